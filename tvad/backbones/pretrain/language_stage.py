@@ -1,0 +1,252 @@
+"""Stage 2 of the zoo: with the tower frozen, the language model learns ordinary captions and questions.
+
+A lesson is one picture or clip with a dozen questions (questions.py) as one conversation in the chat format; the loss is on
+the answers' tokens alone.  Video tokens are computed once a lesson by the frozen tower.  Lessons are rendered in blocks,
+each decided by its number, so that a run depends on its seed only and an interrupted one goes on.
+"""
+from __future__ import annotations
+
+import logging
+import math
+import multiprocessing
+import pickle
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+from tvad.backbones import vision
+from tvad.backbones.pretrain.questions import Turn, presence, scale_turn, turns
+
+log = logging.getLogger(__name__)
+FPS = 10.0
+
+
+@dataclass(frozen=True)
+class LanguageStage:
+    """What decides stage 2."""
+    scenes: tuple[str, ...]
+    lessons: int = 5000
+    block: int = 100
+    epochs: float = 4.0
+    batch: int = 8
+    learning_rate: float = 1.5e-3
+    seed: int = 1
+    height: int = 240
+    width: int = 360
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Frames (one for a picture) and the turns asked about them."""
+    frames: np.ndarray
+    turns: list[Turn]
+
+
+def lessons(*, scenes: list[str], seed: int, count: int, size: tuple[int, int]) -> list[Lesson]:
+    """``count`` lessons from the training scenes: clips, single frames, darkened frames and 2x2 grids in turn."""
+    from tvad.scenes.render import render
+    from tvad.scenes.script import cast
+    from tvad.scenes.types import EVENTS
+    from tvad.scenes.world import SCENES
+
+    rng, made = np.random.default_rng([seed, 17]), []
+    while len(made) < count:
+        scene = SCENES[scenes[rng.integers(len(scenes))]]
+        if rng.random() < 0.6:
+            scene = scene.vary(np.random.default_rng(rng.integers(2**31)))
+        happenings = tuple(rng.choice(EVENTS, size=rng.integers(0, 4), replace=False))
+        number = int(rng.integers(2**31))
+        actors = cast(scene, seed=number, duration=12.0, events=happenings, density=float(rng.uniform(0.5, 7.0)))
+        for start in rng.choice(104, size=4, replace=False):
+            footage = render(scene, actors, frames=16, seed=number, size=size, start=int(start))
+            made += [clip_lesson(footage, rng), *picture_lessons(footage, rng)]
+    return made[:count]
+
+
+def clip_lesson(footage, rng: np.random.Generator) -> Lesson:
+    """8 or 16 frames with questions about looks, places and motion."""
+    frames = slice(0, 8) if rng.random() < 0.8 else slice(0, 16)
+    return Lesson(footage.frames[frames], turns(footage, frames, rng=rng, count=16))
+
+
+def picture_lessons(footage, rng: np.random.Generator) -> list[Lesson]:
+    """One picture: a frame, a frame darkened outside a region, or a 2x2 grid of frames, in the ratio 2:1:1."""
+    at = int(rng.integers(len(footage.frames)))
+    one, (height, width) = slice(at, at + 1), footage.frames.shape[1:3]
+    kind = rng.integers(4)
+    if kind < 2:
+        return [Lesson(footage.frames[one], turns(footage, one, rng=rng, moving=False))]
+    if kind == 2:
+        y, x = int(rng.uniform(0.1, 0.6) * height), int(rng.uniform(0.1, 0.6) * width)
+        region = (y // 2, y // 2 + height // 2, x // 2, x // 2 + width // 2)
+        dark = (footage.frames[one] * 0.15).astype(np.uint8)
+        dark[:, region[0] : region[1], region[2] : region[3]] = footage.frames[one, region[0] : region[1], region[2] : region[3]]
+        return [Lesson(dark, turns(footage, one, rng=rng, moving=False, region=region))]
+    picked = np.linspace(0, len(footage.frames) - 1, 4).round().astype(int)
+    small = [cv2.resize(footage.frames[i], (width // 2, height // 2), interpolation=cv2.INTER_AREA) for i in picked]
+    grid = np.concatenate([np.concatenate(small[:2], 1), np.concatenate(small[2:], 1)], 0)[None]
+    clear = presence(footage, slice(None), footage.instances, footage.parts)
+    names = [*rng.permutation([n for n, v in clear.items() if v > 0])[:5], *rng.permutation([n for n, v in clear.items() if v == 0])[:4]]
+    return [Lesson(grid, [scale_turn(str(name), clear[name], rng) for name in names])]
+
+
+def lesson_block(directory: str, number: int, stage: LanguageStage) -> str:
+    """Render block ``number``; written beside and renamed, kept when it exists."""
+    target = Path(directory) / f"lessons{number:04d}.pkl"
+    if not target.exists():
+        rows = lessons(scenes=list(stage.scenes), seed=stage.seed * 100_003 + number, count=stage.block, size=(stage.height, stage.width))
+        beside = target.with_suffix(".part")
+        beside.write_bytes(pickle.dumps([(row.frames, row.turns) for row in rows]))
+        beside.rename(target)
+    return str(target)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A lesson ready for the language model."""
+    ids: Tensor             # input ids, the picture or video expanded
+    labels: Tensor          # -100 but on answers
+    vision: Tensor          # tokens of the frozen tower, float16
+    positions: Tensor       # (3, n) rotary positions of the stock rule
+
+
+def encode(model, processor, lesson: Lesson, tokens: Tensor, grid: tuple[int, int, int]) -> Encoded:
+    """Conversation to ids, labels on the answers (with their end-of-turn token), and 3-D positions."""
+    tokenizer, still = processor.tokenizer, len(lesson.frames) == 1
+    pad = "<|image_pad|>" if still else "<|video_pad|>"
+    kind = "image" if still else "video"
+    ids: list[int] = []
+    labels: list[int] = []
+    for number, (question, answer) in enumerate(lesson.turns):
+        content = [{"type": kind}] if number == 0 else []
+        turn = [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
+        text = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+        if number:
+            text = "\n" + text[text.index("<|im_start|>user") :]
+        asked = tokenizer(text.replace(pad, pad * len(tokens)), add_special_tokens=False)["input_ids"]
+        said = tokenizer(answer + "<|im_end|>", add_special_tokens=False)["input_ids"]
+        ids += asked + said
+        labels += [-100] * len(asked) + said
+    sequence = torch.tensor([ids])
+    pad_id = tokenizer.convert_tokens_to_ids(pad)
+    types = (sequence == pad_id).int() * (1 if still else 2)
+    shape = torch.tensor([[grid[0], grid[1], grid[2]]])
+    step = None if still else torch.tensor([2 / FPS])
+    positions, _ = model.model.get_rope_index(
+        sequence, mm_token_type_ids=types, second_per_grid_ts=step,
+        **({"image_grid_thw": shape} if still else {"video_grid_thw": shape}),
+    )
+    return Encoded(sequence[0], torch.tensor(labels), tokens, positions[:, 0])
+
+
+@torch.inference_mode()
+def video_tokens(visual, frames: np.ndarray) -> tuple[Tensor, tuple[int, int, int]]:
+    """Merged tokens of a clip or picture from the frozen tower, float16."""
+    device = visual.patch_embed.proj.weight.device
+    flat, grid = vision.patchify(torch.from_numpy(frames).to(device), patch=visual.patch_size, merge=visual.spatial_merge_size,
+                                 temporal=2, mean=OPENAI_CLIP_MEAN, std=OPENAI_CLIP_STD)
+    _, merged = vision.run_tower(visual, flat, grid=grid, taps=[])
+    return merged.to(torch.float16).cpu(), grid
+
+
+def answer_logits(model, batch: list[Encoded], device: str) -> tuple[Tensor, Tensor]:
+    """Logits and ids of all answer tokens of a batch (right-padded; causal attention never looks at the padding)."""
+    def stack(rows: list[Tensor], fill: int) -> Tensor:
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=fill).to(device)
+    ids = stack([row.ids for row in batch], 0)
+    labels = stack([row.labels for row in batch], -100)
+    positions = stack([row.positions.T for row in batch], 0).permute(2, 0, 1)
+    embeds = model.get_input_embeddings()(ids)
+    places = (ids == model.config.image_token_id) | (ids == model.config.video_token_id)
+    seen = torch.cat([row.vision for row in batch]).to(device, embeds.dtype)
+    embeds = embeds.masked_scatter(places[..., None], seen)
+    hidden = model.model.language_model(inputs_embeds=embeds, position_ids=positions, use_cache=False).last_hidden_state
+    answered = labels[:, 1:] != -100
+    return model.lm_head(hidden[:, :-1][answered]), labels[:, 1:][answered]
+
+
+def train_language(model, processor, stage: LanguageStage, *, work: Path, device: str = "cpu") -> dict[str, float]:
+    """Train language model and embeddings in place; the tower and merger stay as they are. Resumes from ``work``."""
+    work.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    model.to(device).train()
+    model.model.visual.eval().requires_grad_(False)
+    rows = _encode_all(model, processor, stage, work, device)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=0.02, betas=(0.9, 0.98), fused=True)
+    steps = int(stage.epochs * len(rows) / stage.batch)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda s: min(1, (s + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, s / steps))))
+    )
+    order = torch.Generator().manual_seed(stage.seed)
+    picks = torch.cat([torch.randperm(len(rows), generator=order) for _ in range(math.ceil(stage.epochs))])
+    first, losses, checkpoint = 0, [], work / "language.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True, map_location=device)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        first = state["step"]
+        log.warning("resuming stage 2 at step %d of %d (%s)", first, steps, checkpoint)
+    with tqdm(total=steps, initial=first, desc="language", mininterval=5) as bar:
+        for step in range(first, steps):
+            batch = [rows[i] for i in picks[step * stage.batch : (step + 1) * stage.batch].tolist()]
+            with torch.autocast(torch.device(device).type, torch.bfloat16):
+                logits, wanted = answer_logits(model, batch, device)
+            loss = F.cross_entropy(logits.float(), wanted)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+            bar.update()
+            bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", refresh=False)
+            if step % 250 == 249 or step == steps - 1:
+                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "step": step + 1}
+                torch.save(state, checkpoint.with_suffix(".part"))
+                checkpoint.with_suffix(".part").rename(checkpoint)
+    return {"loss": float(np.mean(losses[-100:])) if losses else math.nan, "minutes": (time.perf_counter() - began) / 60}
+
+
+def _encode_all(model, processor, stage: LanguageStage, work: Path, device: str) -> list[Encoded]:
+    directory = work / "lessons"
+    directory.mkdir(parents=True, exist_ok=True)
+    blocks, rows = math.ceil(stage.lessons / stage.block), []
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(lesson_block, str(directory), number, stage) for number in range(blocks)]
+        for future in tqdm(futures, desc="lessons", mininterval=5):
+            for frames, asked in pickle.loads(Path(future.result()).read_bytes()):
+                if asked:
+                    tokens, grid = video_tokens(model.model.visual, frames)
+                    rows.append(encode(model, processor, Lesson(frames[:1] if len(frames) == 1 else frames, asked), tokens, grid))
+    return rows[: stage.lessons]
+
+
+@torch.inference_mode()
+def answers_right(model, processor, scenes: list[str], *, count: int, seed: int, size=(240, 360), device: str = "cpu") -> dict[str, float]:
+    """Share of answers on unseen scenes whose every token is the model's first choice, over all and by the first word asked."""
+    right: dict[str, list[bool]] = {}
+    for lesson in lessons(scenes=scenes, seed=seed, count=count, size=size):
+        if not lesson.turns:
+            continue
+        tokens, grid = video_tokens(model.model.visual, lesson.frames)
+        row = encode(model, processor, lesson, tokens, grid)
+        logits, wanted = answer_logits(model.eval(), [row], device)
+        hits, at = (logits.argmax(-1) == wanted).tolist(), 0
+        for question, answer in lesson.turns:
+            length = len(processor.tokenizer(answer + "<|im_end|>", add_special_tokens=False)["input_ids"])
+            kind = "scale" if "0 to 1" in question else question.split()[0].lower()
+            right.setdefault(kind, []).append(all(hits[at : at + length]))
+            at += length
+    scores = {kind: float(np.mean(hit)) for kind, hit in sorted(right.items())}
+    return {"all": float(np.mean([h for hit in right.values() for h in hit])), **scores}

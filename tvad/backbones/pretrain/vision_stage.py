@@ -1,0 +1,258 @@
+"""Stage 1 of the zoo: the vision tower learns ordinary dense facts of frame pairs.
+
+Linear read-outs on two late blocks and on the merged tokens predict, for each patch, the share of every kind of surface,
+object and motion, the image velocity, ground speed and size of the actor there, and its colour words (facts.py).  The
+read-outs are thrown away; what stays is the stock tower and its merger.  Frame pairs are rendered in blocks, each decided
+by its number alone, and a window of blocks slides over them: memory stays bounded and a run depends on its seed only.
+"""
+from __future__ import annotations
+
+import logging
+import math
+import multiprocessing
+import os
+import time
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+from transformers.image_utils import OPENAI_CLIP_MEAN as IMAGE_MEAN
+from transformers.image_utils import OPENAI_CLIP_STD as IMAGE_STD
+
+from tvad.backbones import vision
+from tvad.backbones.pretrain.facts import COLOUR_INDEX, NO_COLOUR, pairs
+from tvad.scenes.types import MOTIONS, PARTS
+
+
+log = logging.getLogger(__name__)
+SELDOM = [0.0 if motion in ("walking", "standing", "talking", "sitting", "driving") else 1.0 for motion in MOTIONS]
+FIELDS = ("frames", "parts", "motions", "velocity", "colours")
+
+
+@dataclass(frozen=True)
+class VisionStage:
+    """What decides stage 1. A visit is one frame pair seen once."""
+    scenes: tuple[str, ...]
+    rounds: int = 36                # one new block of pairs each
+    block: int = 384                # frame pairs in a block
+    window: int = 10                # blocks to draw from
+    visits: int = 1280              # full-size pairs drawn in a round, or 9/4 as many crops
+    batch: int = 8                  # full-size pairs in a step, or 9/4 as many crops
+    cropped: float = 0.7            # share of the rounds on crops of 2/3 by 2/3: full attention is quadratic in the patches
+    learning_rate: float = 1e-3
+    seed: int = 0
+    height: int = 240
+    width: int = 360
+
+
+def render_block(directory: str, number: int, stage: VisionStage, patch: int) -> str:
+    """Render block ``number`` to ``directory``; a finished block is kept, a half-written one never seen."""
+    target = Path(directory) / f"block{number:04d}.npz"
+    if not target.exists():
+        stream = pairs(scenes=list(stage.scenes), seed=stage.seed * 100_003 + number, patch=patch, size=(stage.height, stage.width))
+        rows = [next(stream) for _ in range(stage.block)]
+        arrays = {"frames": np.stack([frames for frames, _ in rows])}
+        arrays |= {name: np.stack([getattr(facts, name) for _, facts in rows]) for name in FIELDS[1:]}
+        beside = target.with_suffix(".part.npz")
+        np.savez(beside, **arrays)
+        beside.rename(target)
+    return str(target)
+
+
+class Readout(nn.Module):
+    """Linear read-out of all facts from one feature map."""
+    SIZES = (len(PARTS), len(MOTIONS) + 1, 4, len(COLOUR_INDEX), len(COLOUR_INDEX))
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm, self.linear = nn.LayerNorm(width), nn.Linear(width, sum(self.SIZES))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        return self.linear(self.norm(features.float())).split(self.SIZES, -1)
+
+
+def fact_loss(predicted: tuple[Tensor, ...], batch: dict[str, Tensor]) -> Tensor:
+    """Soft cross-entropy of shares, Huber of numbers, cross-entropy of colours; patches with actors weigh more."""
+    parts, motions, numbers, tops, bottoms = predicted
+    cover = batch["motions"].sum(-1).clamp(max=1)
+    seldom = batch["motions"] @ batch["motions"].new_tensor(SELDOM)
+    weight = 1 + 8 * cover + 24 * seldom
+    still = (1 - batch["motions"].sum(-1, keepdim=True)).clamp(min=0)
+    kinds = torch.cat([batch["motions"], still], -1)
+    loss = (weight * -(batch["parts"] * parts.log_softmax(-1)).sum(-1)).mean() / 2
+    loss = loss + (weight * -(kinds * motions.log_softmax(-1)).sum(-1)).mean()
+    actors = cover.sum().clamp(min=1)
+    scale = numbers.new_tensor([4.0, 4.0, 2.0, 2.0])
+    shift = numbers.new_tensor([0.0, 0.0, 0.0, 5.0])
+    huber = F.smooth_l1_loss(numbers, (batch["velocity"] - shift) / scale, reduction="none", beta=0.2).sum(-1)
+    loss = loss + (cover * huber).sum() / actors
+    for logits, wanted in ((tops, batch["colours"][..., 0]), (bottoms, batch["colours"][..., 1])):
+        known = (cover > 0.2) & (wanted != NO_COLOUR)
+        if known.any():
+            loss = loss + 0.15 * F.cross_entropy(logits[known], wanted[known])
+    return loss
+
+
+def to_maps(raw: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    """Stored facts (n, k, h, w) to float maps (n, h, w, k)."""
+    maps = {name: torch.from_numpy(raw[name]).movedim(1, -1) for name in FIELDS[1:]}
+    return {"parts": maps["parts"].float() / 255, "motions": maps["motions"].float() / 255,
+            "velocity": maps["velocity"].float(), "colours": maps["colours"].long()}
+
+
+def merge_maps(maps: dict[str, Tensor], merge: int) -> dict[str, Tensor]:
+    """Facts at the coarser grid of the merged tokens: shares are averaged, numbers taken where the actor covers most."""
+    def grouped(x: Tensor) -> Tensor:
+        n, h, w, k = x.shape
+        return x.view(n, h // merge, merge, w // merge, merge, k).permute(0, 1, 3, 2, 4, 5).flatten(3, 4)
+    cover = grouped(maps["motions"].sum(-1, keepdim=True)).squeeze(-1).argmax(-1)[..., None, None]
+    coarse = {name: grouped(maps[name]).mean(3) for name in ("parts", "motions")}
+    for name in ("velocity", "colours"):
+        groups = grouped(maps[name])
+        coarse[name] = groups.gather(3, cover.expand(*groups.shape[:3], 1, groups.shape[-1])).squeeze(3)
+    return coarse
+
+
+def disturb(frames: Tensor, generator: torch.Generator) -> Tensor:
+    """Photometric changes a camera makes, the same for both frames of a pair: (n 2 h w 3) uint8 to uint8."""
+    n = len(frames)
+    def draw(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(n, *shape, generator=generator).view(n, *shape, *[1] * (4 - len(shape)))
+    x = frames.float() / 255
+    grey = x.mean(-1, keepdim=True).expand_as(x)
+    x = torch.where(draw(0, 1) < 0.35, grey, x)
+    x = x.clamp(1e-3, 1) ** draw(0.7, 1.4) * draw(0.6, 1.15) + draw(-0.08, 0.12)
+    x = x * draw(0.94, 1.06, 1, 1, 1, 3)
+    soft = torch.nonzero(draw(0, 1).flatten() < 0.3).flatten()
+    if len(soft):
+        flat = x[soft].flatten(0, 1).movedim(-1, 1)
+        flat = F.avg_pool2d(F.pad(flat, (1, 1, 1, 1), mode="replicate"), 3, 1)
+        x[soft] = flat.movedim(1, -1).view_as(x[soft])
+    # One bank of noise, read from a place of its own for each pair: fresh normal draws would cost as much as a block.
+    bank = torch.randn(x[0].numel() * 2, generator=generator)
+    starts = torch.randint(x[0].numel(), (n,), generator=generator).tolist()
+    noise = torch.stack([bank[at : at + x[0].numel()].view_as(x[0]) for at in starts])
+    x = x + noise * draw(0, 0.03)
+    return (x.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def train_vision(visual: nn.Module, stage: VisionStage, *, work: Path, device: str = "cpu") -> dict[str, float]:
+    """Train the tower in place; resumes from ``work/vision.pt``.  Returns the last losses and the minutes spent."""
+    work.mkdir(parents=True, exist_ok=True)
+    spec, began = visual.config, time.perf_counter()
+    merge = spec.spatial_merge_size
+    vision.quicken(visual).to(device).train()
+    torch.manual_seed(stage.seed)
+    late = [spec.depth - 1, spec.fullatt_block_indexes[-2]]
+    heads = nn.ModuleList([Readout(spec.hidden_size), Readout(spec.hidden_size), Readout(spec.out_hidden_size)]).to(device)
+    parameters = [*visual.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=0.02, betas=(0.9, 0.98), fused=True)
+    steps_a_round = stage.visits // stage.batch
+    total = stage.rounds * steps_a_round
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda s: min(1, (s + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, s / total))))
+    )
+    average = torch.optim.swa_utils.AveragedModel(visual, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999))
+    first, losses, checkpoint = 0, [], work / "vision.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True, map_location=device)
+        for name, item in dict(visual=visual, heads=heads, optimizer=optimizer, schedule=schedule, average=average).items():
+            item.load_state_dict(state[name])
+        first = state["round"]
+        log.warning("resuming stage 1 at round %d of %d (%s)", first, stage.rounds, checkpoint)
+    blocks = _Blocks(work / "blocks", stage, spec.patch_size)
+    with blocks, tqdm(total=total, initial=first * steps_a_round, desc="vision facts", mininterval=5) as bar:
+        for number in range(first, stage.rounds):
+            window = blocks.window(number)
+            generator = torch.Generator().manual_seed(stage.seed * 7919 + number)
+            crop = number < stage.cropped * stage.rounds
+            times = 9 / 4 if crop else 1
+            drawn = torch.randint(len(window) * stage.block, (int(stage.visits * times),), generator=generator)
+            for rows in drawn.split(int(stage.batch * times)):
+                raw = blocks.gather(window, rows.tolist())
+                raw = crop_pairs(raw, generator, patch=spec.patch_size, merge=merge) if crop else raw
+                loss = _step(visual, heads, raw, generator, late=late, merge=merge, device=device)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimizer.step()
+                schedule.step()
+                average.update_parameters(visual)
+                losses.append(loss.item())
+                bar.update()
+                bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", round=number, refresh=False)
+            state = {"visual": visual.state_dict(), "heads": heads.state_dict(), "optimizer": optimizer.state_dict(),
+                     "schedule": schedule.state_dict(), "average": average.state_dict(), "round": number + 1}
+            torch.save(state, checkpoint.with_suffix(".part"))
+            checkpoint.with_suffix(".part").rename(checkpoint)
+    visual.load_state_dict(average.module.state_dict())
+    return {"loss": float(np.mean(losses[-100:])) if losses else math.nan, "minutes": (time.perf_counter() - began) / 60}
+
+
+def crop_pairs(raw: dict[str, np.ndarray], generator: torch.Generator, *, patch: int, merge: int) -> dict[str, np.ndarray]:
+    """Every pair and its facts cut to 2/3 by 2/3 at a place of its own, aligned to the merge blocks."""
+    n, _, height, width, _ = raw["frames"].shape
+    step = patch * merge
+    tall, wide = height * 2 // 3 // step, width * 2 // 3 // step
+    tops = torch.randint(height // step - tall + 1, (n,), generator=generator).tolist()
+    lefts = torch.randint(width // step - wide + 1, (n,), generator=generator).tolist()
+
+    def cut(array: np.ndarray, unit: int) -> np.ndarray:
+        rows = [(slice(t * unit, (t + tall) * unit), slice(x * unit, (x + wide) * unit)) for t, x in zip(tops, lefts, strict=True)]
+        return np.stack([item[:, r, c] for item, (r, c) in zip(array, rows, strict=True)])
+
+    return {name: cut(value, step if name == "frames" else merge) for name, value in raw.items()}
+
+
+def _step(visual, heads, raw, generator, *, late, merge, device) -> Tensor:
+    frames = disturb(torch.from_numpy(raw["frames"]), generator).flatten(0, 1).to(device)
+    maps = {name: value.to(device) for name, value in to_maps(raw).items()}
+    flat, grid = vision.patchify(frames, patch=visual.patch_size, merge=merge, temporal=2, mean=IMAGE_MEAN, std=IMAGE_STD)
+    with torch.autocast(torch.device(device).type, torch.bfloat16):
+        taps, merged = vision.run_tower(visual, flat, grid=grid, taps=late)
+    t, h, w = grid
+    loss = fact_loss(heads[0](taps[0]), maps) + 0.4 * fact_loss(heads[1](taps[1]), maps)
+    return loss + 0.5 * fact_loss(heads[2](merged.view(t, h // merge, w // merge, -1)), merge_maps(maps, merge))
+
+
+class _Blocks:
+    """Blocks on disk, rendered ahead by worker processes, read through memory maps."""
+
+    def __init__(self, directory: Path, stage: VisionStage, patch: int):
+        self.directory, self.stage, self.patch = directory, stage, patch
+        self.waiting: dict[int, Future] = {}
+        self.open: dict[int, dict[str, np.ndarray]] = {}
+
+    def __enter__(self):
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.pool = ProcessPoolExecutor(
+            2, mp_context=multiprocessing.get_context("spawn"), initializer=os.nice, initargs=(15,)
+        )
+        return self
+
+    def __exit__(self, *_):
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+    def window(self, number: int) -> list[int]:
+        """Block numbers of round ``number``; waits for them and orders the next ones."""
+        last = number + self.stage.window
+        for block in range(number, last + 2):
+            if block not in self.waiting:
+                self.waiting[block] = self.pool.submit(render_block, str(self.directory), block, self.stage, self.patch)
+        for block in range(number, last):
+            if block not in self.open:
+                with np.load(self.waiting[block].result()) as stored:
+                    self.open[block] = {name: stored[name] for name in FIELDS}
+        for block in [b for b in self.open if b < number]:
+            del self.open[block]
+            (self.directory / f"block{block:04d}.npz").unlink(missing_ok=True)
+        return list(range(number, last))
+
+    def gather(self, window: list[int], rows: list[int]) -> dict[str, np.ndarray]:
+        places = [(window[row // self.stage.block], row % self.stage.block) for row in rows]
+        return {name: np.stack([self.open[block][name][at] for block, at in places]) for name in FIELDS}

@@ -1,0 +1,264 @@
+"""Qwen2.5-VL as the frozen backbone: ``see(clip)`` gives the tapped features of one pass of the vision tower.
+
+Works unchanged for the 7B, 3B and the tiny model of ``data/zoo``: nothing here knows a size.  The heatmap needs the tower
+and the rows of the input-embedding table alone, so by default the language model stays on disk.
+Source: T-VAD, section on the Anomaly Heatmap Decoder; published taps are blocks 0, 7, 15, 23, 31 (thesis).
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchvision.transforms.v2 import functional as TF
+
+from tvad.backbones import vision
+from tvad.backbones.zoo import resolve
+from tvad.errors import BackboneError
+from tvad.video.clip import Clip
+
+_VISION_PREFIXES = ("visual.", "model.visual.")
+_EMBEDDING_KEYS = ("model.embed_tokens.weight", "model.language_model.embed_tokens.weight")
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What one pass of the tower saw: tapped maps in raster order and, if asked for, the language model's video tokens."""
+    taps: tuple[Float[Tensor, "t h w c"], ...]
+    tokens: Float[Tensor, "n d"] | None
+    grid: tuple[int, int, int]
+
+
+class QwenBackbone:
+    """A frozen Qwen2.5-VL vision tower with its prompt embedding; make it with :meth:`from_pretrained`."""
+
+    def __init__(self, *, visual, embedding, config, directory: Path, processing: dict, taps, attention, language_model=None):
+        self.visual = vision.quicken(visual).eval().requires_grad_(False)
+        self.embedding, self.config, self.directory, self.processing = embedding, config, directory, processing
+        self.language_model = language_model
+        self.name, self.attention = directory.name, attention
+        self.taps = tuple(taps)
+        spec = config.vision_config
+        self.tap_width, self.text_width = spec.hidden_size, config.text_config.hidden_size
+        self.patch_size, self.temporal_patch_size = spec.patch_size, spec.temporal_patch_size
+        self.merge_size = spec.spatial_merge_size
+        self.randomness: int | None = None      # seed of an untrained twin
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, *, taps: Sequence[int] | None = None, device: str = "auto", dtype: str = "auto",
+        attention: str = "auto", load_language_model: bool = False,
+    ) -> QwenBackbone:
+        """Load a model directory, zoo name or hub name.
+
+        ``taps``: vision block numbers (0-based); by default block 0 and every full-attention block.  ``dtype`` auto is
+        bfloat16 on a GPU and float32 on a CPU.  ``attention`` auto is FlashAttention-2 where importable on a GPU.
+        Raises BackboneError when the directory is no Qwen2.5-VL model, lacks weights or the taps do not exist.
+        """
+        from transformers import AutoConfig
+
+        directory = resolve(path)
+        config = AutoConfig.from_pretrained(directory)
+        if config.model_type != "qwen2_5_vl":
+            raise BackboneError(f"{directory}: model_type is '{config.model_type}', wanted 'qwen2_5_vl'; give a Qwen2.5-VL model")
+        taps = _check_taps(taps, config.vision_config, directory)
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        kind = (torch.bfloat16 if device.type == "cuda" else torch.float32) if dtype == "auto" else getattr(torch, dtype)
+        kernel, reason = _choose_attention(attention, device)
+        language_model = None
+        if load_language_model:
+            from transformers import Qwen2_5_VLForConditionalGeneration
+
+            language_model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+                directory, dtype=kind, attn_implementation=kernel
+            ).to(device).eval().requires_grad_(False)
+            visual, embedding = language_model.model.visual, language_model.get_input_embeddings().weight
+        else:
+            visual, embedding = _load_tower(directory, config, kind, kernel)
+            visual = visual.to(device)
+        return cls(visual=visual, embedding=embedding, config=config, directory=directory, taps=taps, attention=reason,
+                   processing=_processing(directory), language_model=language_model)
+
+    @property
+    def device(self) -> torch.device:
+        return self.visual.patch_embed.proj.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.visual.patch_embed.proj.weight.dtype
+
+    @cached_property
+    def vision_fingerprint(self) -> str:
+        """Hash of what decides the taps: stored tower weights (sampled evenly), geometry, taps, normalisation.
+
+        Key of feature caches.  It is taken from the files, so that it does not change with the dtype they are loaded in.
+        """
+        return _digest(self._stored["tower"], self.taps, self.processing, self.randomness)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of tower and embedding table: the identity that an anomaly heatmap decoder is bound to."""
+        return _digest(self.vision_fingerprint, self._stored["embedding"])
+
+    @cached_property
+    def _stored(self) -> dict[str, str]:
+        return _stored_digests(self.directory)
+
+    def see(self, clip: Clip, *, tokens: bool = False) -> Sight:
+        """Tapped features of one clip.  Maps are (ceil(frames / 2), h, w, c) in raster order."""
+        return self.see_many([clip], tokens=tokens)[0]
+
+    @torch.inference_mode()
+    def see_many(self, clips: Sequence[Clip], *, tokens: bool = False) -> list[Sight]:
+        """The same for several clips of one frame size in one pass (attention never crosses temporal patches).
+
+        Raises BackboneError for an empty clip or clips of different sizes.
+        """
+        sizes = {clip.frames.shape[1:] for clip in clips}
+        if len(sizes) != 1 or any(len(clip.frames) == 0 for clip in clips):
+            raise BackboneError(f"{clips[0].video if clips else 'no clip'}: clips must be non-empty and of one size, "
+                                f"got {sorted(sizes)}; see them one by one")
+        parts = [self.patches(clip.frames) for clip in clips]
+        t, (_, h, w) = sum(grid[0] for _, grid in parts), parts[0][1]
+        taps, merged = self.forward(torch.cat([flat for flat, _ in parts]), (t, h, w))
+        per_step = h * w // self.merge_size**2
+        sights, at = [], 0
+        for _, (steps, _, _) in parts:
+            own = merged[at * per_step : (at + steps) * per_step] if tokens else None
+            sights.append(Sight(tuple(tap[at : at + steps] for tap in taps), own, (steps, h, w)))
+            at += steps
+        return sights
+
+    def forward(self, patches: Float[Tensor, "p d"], grid: tuple[int, int, int]):
+        """Flat patches to (taps, merged tokens); differentiable where the tower's parameters are."""
+        return vision.run_tower(self.visual, patches.to(self.dtype), grid=grid, taps=self.taps)
+
+    def patches(self, frames: np.ndarray) -> tuple[Float[Tensor, "p d"], tuple[int, int, int]]:
+        """uint8 frames (t h w 3) to the tower's input on its device, resized by the stock rule when they do not fit."""
+        images = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)
+        height, width = self.input_size(*frames.shape[1:3])
+        if (height, width) != frames.shape[1:3]:
+            channels_first = images.permute(0, 3, 1, 2)
+            images = TF.resize(channels_first, [height, width], TF.InterpolationMode.BICUBIC, antialias=True).permute(0, 2, 3, 1)
+        return vision.patchify(images, patch=self.patch_size, merge=self.merge_size, temporal=self.temporal_patch_size,
+                               mean=self.processing["image_mean"], std=self.processing["image_std"])
+
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """Frame size at which the tower sees a video of this size (multiples of patch * merge, pixel budget kept)."""
+        from transformers.models.qwen2_vl.video_processing_qwen2_vl import smart_resize
+
+        return smart_resize(height, width, factor=self.patch_size * self.merge_size,
+                            min_pixels=self.processing["min_pixels"], max_pixels=self.processing["max_pixels"])
+
+    def embed_prompts(self, sentences: Sequence[str]) -> Float[Tensor, "n d"]:
+        """Masked mean of the input-embedding rows of each sentence, float32, no special tokens, no language-model pass."""
+        table = self.embedding.detach()
+        rows = [self.tokenizer(s, add_special_tokens=False)["input_ids"] for s in sentences]
+        return torch.stack([table[torch.tensor(ids, device=table.device)].float().mean(0) for ids in rows])
+
+    @cached_property
+    def tokenizer(self):
+        """The model directory's own tokenizer."""
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.directory)
+
+    def randomised(self, *, seed: int) -> QwenBackbone:
+        """A copy with an untrained tower: the control that says what the trained features are worth."""
+        import copy
+
+        twin = copy.copy(self)
+        for name in ("vision_fingerprint", "fingerprint"):
+            twin.__dict__.pop(name, None)
+        twin.visual, twin.name, twin.randomness = copy.deepcopy(self.visual), f"{self.name}-random{seed}", seed
+        vision.reinitialise(twin.visual, seed=seed)
+        return twin
+
+    def flops(self, *, t: int, h: int, w: int) -> int:
+        """Floating-point operations of one pass over a ``t h w`` patch grid."""
+        return vision.tower_flops(self.config.vision_config, t=t, h=h, w=w)
+
+
+def _check_taps(taps, spec, directory: Path) -> tuple[int, ...]:
+    chosen = tuple(taps) if taps is not None else tuple(sorted({0, *spec.fullatt_block_indexes}))
+    if not chosen or any(not 0 <= i < spec.depth for i in chosen):
+        raise BackboneError(f"{directory}: taps {list(chosen)} do not exist; its vision tower has blocks 0 to {spec.depth - 1}")
+    return chosen
+
+
+def _choose_attention(wanted: str, device: torch.device) -> tuple[str, str]:
+    """The attention implementation and the reason, as a string that provenance records keep."""
+    if wanted != "auto":
+        return wanted, f"{wanted} (asked for)"
+    if device.type != "cuda":
+        return "sdpa", f"sdpa, windows batched (FlashAttention-2 needs a GPU, device is {device.type})"
+    try:
+        import flash_attn  # noqa: F401
+    except ImportError:
+        reason = "sdpa, windows batched (flash_attn not importable); expect a slower vision tower, pip install flash-attn"
+        warnings.warn(f"attention: {reason}", stacklevel=3)
+        return "sdpa", reason
+    return "flash_attention_2", "flash_attention_2"
+
+
+def _load_tower(directory: Path, config, dtype: torch.dtype, kernel: str):
+    """The tower and the embedding rows alone, read from the shards that hold them."""
+    from safetensors import safe_open
+    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
+
+    tower, embedding = {}, None
+    for shard in sorted(directory.glob("*.safetensors")):
+        with safe_open(shard, framework="pt") as file:
+            for key in file.keys():
+                prefix = next((p for p in _VISION_PREFIXES if key.startswith(p)), None)
+                if prefix:
+                    tower[key.removeprefix(prefix)] = file.get_tensor(key).to(dtype)
+                elif key in _EMBEDDING_KEYS:
+                    embedding = file.get_tensor(key)
+    config.vision_config._attn_implementation = kernel
+    visual = Qwen2_5_VisionTransformerPretrainedModel._from_config(config.vision_config, dtype=dtype)
+    missing = sorted(set(visual.state_dict()) - set(tower))
+    if missing or embedding is None:
+        first = missing[0] if missing else _EMBEDDING_KEYS[0]
+        raise BackboneError(f"{directory}: {len(missing) + (embedding is None)} weights missing, first '{first}'; "
+                            "is the download complete? fetch the model again (tiny: make zoo)")
+    visual.load_state_dict(tower)
+    return visual, embedding
+
+
+def _processing(directory: Path) -> dict:
+    """Normalisation and pixel budget as the model directory's own processor states them."""
+    from transformers import AutoVideoProcessor
+
+    video = AutoVideoProcessor.from_pretrained(directory)
+    return {"image_mean": list(video.image_mean), "image_std": list(video.image_std),
+            "min_pixels": int(video.size["shortest_edge"]), "max_pixels": int(video.size["longest_edge"])}
+
+
+def _stored_digests(directory: Path, count: int = 4096) -> dict[str, str]:
+    """Hashes of the stored tower and embedding table, from evenly sampled values of every tensor."""
+    from safetensors import safe_open
+
+    samples: dict[str, dict[str, str]] = {"tower": {}, "embedding": {}}
+    for shard in sorted(directory.glob("*.safetensors")):
+        with safe_open(shard, framework="pt") as file:
+            for key in file.keys():
+                prefix = next((p for p in _VISION_PREFIXES if key.startswith(p)), None)
+                if prefix or key in _EMBEDDING_KEYS:
+                    flat = file.get_tensor(key).flatten()
+                    values = flat[:: max(1, flat.numel() // count)].float().numpy().tobytes()
+                    kind, name = ("tower", key.removeprefix(prefix)) if prefix else ("embedding", "rows")
+                    samples[kind][name] = hashlib.sha256(values).hexdigest()
+    return {kind: _digest(found) for kind, found in samples.items()}
+
+
+def _digest(*parts) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode()).hexdigest()[:16]

@@ -1,0 +1,164 @@
+"""T-VAD as a detector: backbone and heatmap decoder assembled, from any video to a ``Detection``.
+
+    model = TVAD.from_pretrained("qwen2.5-vl-tiny", "runs/tiny/phase1/ahd.safetensors")
+    sight = model.see(clip)                 # one pass of the vision tower
+    heat = model.heatmap(sight)             # Float[Tensor, "t h w"], 0..1
+    detection = model.detect("camera.mp4")
+
+A video is cut into windows that cover every frame; several windows share a pass of the tower, and several decoders may
+share it too (``score_many``), which makes seeds and ablations cost one pass.  The heatmap never depends on the user's
+question (specification 2.2), so ``events`` do not change the scores.
+"""
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Mapping, Protocol, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tvad.backbones.qwen import QwenBackbone, Sight
+from tvad.detection import DEFAULT_SCORING, Detection, Scoring, finish, top_mean
+from tvad.errors import CheckpointError, DatasetError
+from tvad.heatmap import AnomalyHeatmapDecoder
+from tvad.prompts import prototypes as text_prototypes
+from tvad.video.clip import Clip, stitch, windows
+from tvad.video.frames import Frames
+from tvad.video.read import open_frames
+
+
+class Detector(Protocol):
+    """Anything that scores a video; ``fingerprint`` changes with whatever may change its scores."""
+    name: str
+    fingerprint: str
+
+    def score(self, video: Any, events: Sequence[str] = ()) -> Detection: ...
+
+
+class StaticView:
+    """A backbone that sees no motion: both frames of each temporal patch are the first of them (a control)."""
+
+    def __init__(self, backbone: Any) -> None:
+        self.backbone = backbone
+        self.name, self.fingerprint = f"{backbone.name}-static", f"static-{backbone.fingerprint}"
+        self.vision_fingerprint = f"static-{getattr(backbone, 'vision_fingerprint', backbone.fingerprint)}"
+        self.taps, self.tap_width, self.text_width = backbone.taps, backbone.tap_width, backbone.text_width
+        self.temporal_patch_size = backbone.temporal_patch_size
+
+    def see(self, clip: Clip, *, tokens: bool = False) -> Sight:
+        """The clip as the wrapped backbone sees it frozen; same shapes."""
+        return self.see_many([clip], tokens=tokens)[0]
+
+    def see_many(self, clips: Sequence[Clip], *, tokens: bool = False) -> list[Sight]:
+        """Several frozen clips in one pass."""
+        return self.backbone.see_many([self._frozen(clip) for clip in clips], tokens=tokens)
+
+    def embed_prompts(self, sentences: Sequence[str]) -> Float[Tensor, "n d"]:
+        """As the wrapped backbone."""
+        return self.backbone.embed_prompts(sentences)
+
+    def _frozen(self, clip: Clip) -> Clip:
+        first = np.arange(len(clip.frames)) // self.temporal_patch_size * self.temporal_patch_size
+        return Clip(clip.frames[first], clip.fps, clip.start, clip.video)
+
+
+class TVAD:
+    """The heatmap mode of T-VAD; make it with ``from_pretrained``.
+
+    ``batch``: clips a pass of the tower.
+    """
+    name = "t-vad"
+
+    def __init__(self, backbone: Any, decoder: AnomalyHeatmapDecoder, *, prototypes: Float[Tensor, "2 d"],
+                 scoring: Scoring = DEFAULT_SCORING, batch: int = 4) -> None:
+        self.backbone, self.decoder, self.scoring, self.batch = backbone, decoder.eval(), scoring, batch
+        self.prototypes = prototypes.float()
+
+    @classmethod
+    def from_pretrained(cls, backbone: Any, ahd: Path | str, *, scoring: Scoring | None = None,
+                        cache_dir: Path | str | None = None, batch: int = 4, **options: Any) -> TVAD:
+        """Assemble from a backbone (object, zoo name, folder or hub name) and a decoder file of phase 1.
+
+        ``scoring``: by default ``detector.json`` beside the decoder, else the defaults. ``cache_dir`` keeps the text
+        prototypes. ``options`` go to ``QwenBackbone.from_pretrained``; taps are the decoder's where none are given.
+        Raises :class:`CheckpointError` when the decoder belongs to another backbone or is damaged.
+        """
+        if isinstance(backbone, (str, Path)):
+            options.setdefault("taps", AnomalyHeatmapDecoder.load(ahd).taps)
+            backbone = QwenBackbone.from_pretrained(backbone, **options)
+        decoder = AnomalyHeatmapDecoder.load(ahd, backbone=backbone).to(getattr(backbone, "device", "cpu"))
+        record = Path(ahd).with_name("detector.json")
+        if scoring is None:
+            scoring = Scoring.load(record) if record.is_file() else DEFAULT_SCORING
+        text = text_prototypes(backbone, cache_dir=cache_dir)
+        return cls(backbone, decoder, prototypes=text, scoring=scoring, batch=batch)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of backbone, decoder weights, prototypes and scoring."""
+        digest = hashlib.sha256(f"{self.backbone.fingerprint} {self.scoring}".encode())
+        digest.update(self.prototypes.cpu().numpy().tobytes())
+        for name, value in sorted(self.decoder.state_dict().items()):
+            digest.update(name.encode() + value.cpu().float().numpy().tobytes())
+        return digest.hexdigest()[:24]
+
+    def see(self, clip: Clip) -> Sight:
+        """One pass of the vision tower."""
+        return self.backbone.see(clip)
+
+    @torch.inference_mode()
+    def heatmap(self, sight: Sight) -> Float[Tensor, "t h w"]:
+        """Anomaly probability of each patch, one map a temporal patch, float32."""
+        return self.decoder.heatmap(sight.taps, self.prototypes)
+
+    def detect(self, source: Any) -> Detection:
+        """Score a video file, a folder of frames, a ``Frames`` or a data set's ``Video``."""
+        if isinstance(source, (str, Path)):
+            source = open_frames(source)
+        return score_many(self.backbone, {"only": self.decoder}, source, prototypes=self.prototypes,
+                          scoring=self.scoring, batch=self.batch)["only"]
+
+    def score(self, video: Any, events: Sequence[str] = ()) -> Detection:
+        """``detect`` under the protocol of all detectors; the heatmap does not depend on ``events``."""
+        return self.detect(video)
+
+
+@torch.inference_mode()
+def score_many(backbone: Any, decoders: Mapping[str, AnomalyHeatmapDecoder], video: Any, *,
+               prototypes: Float[Tensor, "2 d"], scoring: Scoring | Mapping[str, Scoring] = DEFAULT_SCORING,
+               batch: int = 4) -> dict[str, Detection]:
+    """Score one video (``Video`` or ``Frames``) with several decoders in one pass of the tower.
+
+    ``scoring`` may differ by decoder in all but the windows. Decoders must lie on the backbone's device.
+    Raises :class:`tvad.errors.VideoError` for unreadable frames, :class:`CheckpointError` for a decoder of other taps.
+    """
+    frames: Frames = getattr(video, "frames", video)
+    name = getattr(video, "id", frames.name)
+    if not len(frames):
+        raise DatasetError(f"{name}: the video has no frames; check the file")
+    each = {key: scoring if isinstance(scoring, Scoring) else scoring[key] for key in decoders}
+    lengths = {(choice.frames_per_clip, choice.stride) for choice in each.values()}
+    if len(lengths) != 1:
+        raise CheckpointError(f"{name}: decoders that share a pass need the same windows, got {sorted(lengths)}")
+    wrong = [key for key, decoder in decoders.items() if tuple(decoder.taps) != tuple(backbone.taps)]
+    if wrong:
+        raise CheckpointError(f"decoder {wrong[0]}: made for taps {decoders[wrong[0]].taps}, the backbone "
+                              f"{backbone.name} gives {tuple(backbone.taps)}; open the backbone with these taps")
+    length, stride = lengths.pop()
+    heat: dict[str, list] = {key: [] for key in decoders}
+    tops: dict[str, list] = {key: [] for key in decoders}
+    spans = windows(len(frames), length=length, stride=stride)
+    for first in range(0, len(spans), batch):
+        clips = [Clip(frames.read(start, stop), frames.fps, start, name) for start, stop in spans[first:first + batch]]
+        for clip, sight in zip(clips, backbone.see_many(clips)):
+            for key, decoder in decoders.items():
+                maps = decoder.heatmap(sight.taps, prototypes).float().cpu().numpy()
+                step = backbone.temporal_patch_size
+                heat[key].append((clip.start, np.repeat(maps, step, axis=0)[:len(clip.frames)]))
+                top = top_mean(maps, each[key].top_fraction)
+                tops[key].append((clip.start, np.repeat(top, step)[:len(clip.frames)]))
+    return {key: finish(name, stitch(tops[key], len(frames)), stitch(heat[key], len(frames)), size=tuple(frames.size),
+                        scoring=each[key]) for key in decoders}

@@ -1,0 +1,312 @@
+"""Score a data set with any detector, and turn what it says into result rows.
+
+Scoring is resumable and can be dealt out: one file a video, keyed by detector and video content; a video that fails is
+reported at the end and does not take the others with it.  Evaluation reads annotation and detections only, so it never
+runs a model.  All rows carry bootstrap intervals over videos.
+
+Frame metrics appear twice: smoothed with the sigma fixed on validation (``sigma`` > 0, ``choice`` fixed) and raw
+(``sigma`` 0).  A ``micro_auc`` row with an ``event`` compares the frames of that event with all normal frames.
+"""
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Callable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from tqdm.auto import tqdm
+
+from tvad.detection import Detection
+from tvad.errors import CheckpointError, DatasetError, StorageError, TvadError
+from tvad.metrics import (
+    GroundTruthTracks,
+    MetricError,
+    Regions,
+    aupro,
+    average_precision,
+    bootstrap,
+    bootstrap_regions,
+    event_auc,
+    macro_auc,
+    micro_auc,
+    pixel_auroc,
+)
+from tvad.record import Row, commit
+
+_LOG = logging.getLogger(__name__)
+_HELD_MASK_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Detections by video id, and why the missing ones failed: (video id, error text)."""
+    detections: Mapping[str, Detection]
+    failures: tuple[tuple[str, str], ...] = ()
+
+    def check(self) -> Scored:
+        """Self where every video was scored. Raises DatasetError that counts and names the failures."""
+        if self.failures:
+            listed = "; ".join(f"{video}: {error}" for video, error in self.failures[:5])
+            raise DatasetError(f"{len(self.failures)} videos could not be scored, {listed}; mend or remove them, then "
+                               "run again: the others are kept")
+        return self
+
+
+def detection_path(folder: Path | str, video: Any) -> Path:
+    """Where the detection of a video lies: a readable name, made unique by a hash of the exact id."""
+    name = re.sub(r"[^\w.-]+", "_", video.id)
+    return Path(folder) / f"{name}-{hashlib.sha256(video.id.encode()).hexdigest()[:6]}.npz"
+
+
+def detection_key(detector: Any, video: Any, events: Sequence[str] = ()) -> str:
+    """What a stored detection depends on: detector, frames and the words asked for."""
+    parts = f"{detector.fingerprint}\n{video.frames.fingerprint}\n{list(events)}"
+    return hashlib.sha256(parts.encode()).hexdigest()[:24]
+
+
+def score_dataset(detector: Any, videos: Sequence[Any], output_dir: Path | str, *, events: Sequence[str] = (),
+                  part: tuple[int, int] = (0, 1), progress: bool = True) -> Scored:
+    """Score ``videos`` with a detector; what ``output_dir`` holds already is not computed again.
+
+    ``part``: (index, count), every ``count``-th video from ``index``, so that several processes share a data set.
+    A video that cannot be read or scored is logged and listed in ``failures``.
+    Raises :class:`StorageError` when the disk refuses; everything scored before stays.
+    """
+    detections, failures = {}, []
+    for video in tqdm(videos[part[0]::part[1]], desc=f"{detector.name}: scoring", unit="video", disable=not progress):
+        path, key = detection_path(output_dir, video), detection_key(detector, video, events)
+        try:
+            detections[video.id] = stored(path, key) or _scored(detector, video, events, path, key)
+        except StorageError:
+            raise
+        except TvadError as error:
+            _LOG.warning("%s: not scored: %s", video.id, error)
+            failures.append((video.id, str(error)))
+    return Scored(detections, tuple(failures))
+
+
+def stored(path: Path, key: str) -> Detection | None:
+    """A detection made before under the same key; None, with a word where a file is there but cannot serve."""
+    if not path.is_file():
+        return None
+    try:
+        return Detection.load(path, key=key)
+    except CheckpointError as error:
+        _LOG.warning("%s", error)
+        return None
+
+
+def _scored(detector: Any, video: Any, events: Sequence[str], path: Path, key: str) -> Detection:
+    detection = detector.score(video, events)
+    detection.save(path, key=key)
+    return detection
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What the rows of one evaluation share: one cell of a results table."""
+    variant: str
+    dataset: str
+    split: str
+    protocol: str
+    seed: int
+    config: str
+    sigma: float
+    system: str = "t-vad"
+    samples: int = 1000
+
+    def row(self, metric: str, n: int, interval: Any, **more: Any) -> Row:
+        """A row from an interval, from a bare value where no interval can be had, or from None: undefined."""
+        value = dict.fromkeys(("value", "ci_low", "ci_high"))
+        if isinstance(interval, float):
+            value["value"] = interval
+        elif interval is not None:
+            # Sums of floats may leave [0, 1] by rounding.
+            ends = (min(1.0, max(0.0, end)) for end in (interval.value, interval.low, interval.high))
+            value = dict(zip(value, ends))
+        return Row(system=self.system, variant=self.variant, dataset=self.dataset, split=self.split,
+                   protocol=self.protocol, metric=metric, n=n, seed=self.seed, config=self.config, commit=commit(),
+                   **value, **more)
+
+
+@dataclass(frozen=True, eq=False)
+class _Input:
+    """One video as the metrics want it; ``keep`` has been applied to all of it."""
+    name: str
+    raw: Float[np.ndarray, "n"]
+    smoothed: Float[np.ndarray, "n"]
+    labels: UInt8[np.ndarray, "n"]
+    spans: Mapping[str, Bool[np.ndarray, "n"]]
+    heat: Float[np.ndarray, "n h w"] | None
+    masks: Any
+    regions: Regions
+    tracks: GroundTruthTracks | None
+
+
+def evaluate(detections: Mapping[str, Detection], videos: Sequence[Any], cell: Cell) -> list[Row]:
+    """All rows of one system on one split: micro and macro AUC, AP, pixel AUROC, AUPRO, RBDC, TBDC, each event's AUC.
+
+    Metrics whose annotation the data set lacks are left out; one that is undefined on it becomes a row without value.
+    Raises :class:`DatasetError` when a video has no detection, no labels, or another number of frames.
+    """
+    inputs = [_input(detections, video) for video in videos]
+    return [*_frame_rows(inputs, cell), *_event_rows(inputs, cell), *_pixel_rows(inputs, cell),
+            *_region_rows(inputs, cell)]
+
+
+def evaluate_events(detections: Mapping[str, Detection], videos: Sequence[Any], cell: Cell, *, kinds: Sequence[str],
+                    name: str) -> list[Row]:
+    """The same metrics for some kinds of event alone, as rows with ``event`` = ``name``.
+
+    Frames that hold a target of any other kind are left out; all normal frames stay.
+    """
+    inputs = []
+    for video in videos:
+        whole = _input(detections, video)
+        wanted = np.zeros(len(whole.labels), bool)
+        others = np.zeros(len(whole.labels), bool)
+        for kind, inside in whole.spans.items():
+            (wanted if kind in kinds else others)[inside] = True
+        inputs.append(_restrict(whole, np.where(whole.labels == 1, wanted & ~others, True)))
+    rows = [*_frame_rows(inputs, cell), *_pixel_rows(inputs, cell), *_region_rows(inputs, cell)]
+    return [replace(row, event=name) for row in rows]
+
+
+def _input(detections: Mapping[str, Detection], video: Any) -> _Input:
+    found = detections.get(video.id)
+    if found is None:
+        raise DatasetError(f"{video.id}: no detection of this video; score the data set first")
+    if video.labels is None or len(video.labels) != len(found.raw_scores):
+        count = "no" if video.labels is None else len(video.labels)
+        raise DatasetError(f"{video.id}: {count} frame labels for {len(found.raw_scores)} scores; "
+                           "evaluate a split with annotation, with the frames it was scored on")
+    n = len(video.labels)
+    spans: dict[str, np.ndarray] = {}
+    for event in video.events:
+        spans.setdefault(event.kind, np.zeros(n, bool))[event.start:event.stop] = True
+    masks = (lambda: np.asarray(video.masks(0, n))) if video.masks is not None else None
+    if masks is None and not np.asarray(video.labels).any():
+        def masks() -> np.ndarray:
+            return np.zeros((n, *found.size), np.uint8)
+    return _Input(video.id, found.raw_scores, found.frame_scores, np.asarray(video.labels, np.uint8), spans,
+                  found.heatmap, masks, found.regions, video.tracks)
+
+
+def _restrict(item: _Input, keep: Bool[np.ndarray, "n"]) -> _Input:
+    """Only the frames in ``keep``, renumbered."""
+    place = np.cumsum(keep) - 1
+    rows = keep[item.regions.frame]
+    regions = Regions(frame=place[item.regions.frame[rows]], box=item.regions.box[rows], score=item.regions.score[rows],
+                      track=item.regions.track[rows])
+    tracks = item.tracks
+    if tracks is not None:
+        rows = keep[tracks.frame]
+        tracks = GroundTruthTracks(track=tracks.track[rows], frame=place[tracks.frame[rows]], box=tracks.box[rows])
+    return _Input(item.name, item.raw[keep], item.smoothed[keep], item.labels[keep],
+                  {kind: inside[keep] for kind, inside in item.spans.items()},
+                  None if item.heat is None else item.heat[keep],
+                  None if item.masks is None else (lambda: item.masks()[keep]), regions, tracks)
+
+
+def _interval(cell: Cell, metric: Callable[..., float], *inputs: Sequence, **options: Any) -> Any:
+    """Bootstrap interval over videos; the bare value where resamples leave it undefined; None where it is undefined."""
+    try:
+        value = float(metric(*inputs, **options))
+    except MetricError as error:
+        _LOG.info("%s of %s: undefined (%s)", metric.__name__, cell.dataset, error)
+        return None
+    try:
+        return bootstrap(metric, inputs, samples=cell.samples, seed=0, **options)
+    except MetricError as error:
+        _LOG.info("%s of %s: no interval (%s)", metric.__name__, cell.dataset, error)
+        return value
+
+
+def _score_kinds(inputs: Sequence[_Input], cell: Cell):
+    kinds = [([item.raw for item in inputs], {"sigma": 0.0})]
+    if cell.sigma > 0:
+        kinds.insert(0, ([item.smoothed for item in inputs], {"sigma": cell.sigma, "choice": "fixed"}))
+    return kinds
+
+
+def _frame_rows(inputs: Sequence[_Input], cell: Cell) -> list[Row]:
+    labels = [item.labels for item in inputs]
+    n, rate = sum(map(len, labels)), float(np.concatenate(labels).mean())
+    rows = []
+    for scores, how in _score_kinds(inputs, cell):
+        for name, metric, count in (("micro_auc", micro_auc, n), ("macro_auc", macro_auc, len(inputs)),
+                                    ("ap", average_precision, n)):
+            rows.append(cell.row(name, count, _interval(cell, metric, scores, labels), positive_rate=rate, **how))
+    return rows
+
+
+def _event_rows(inputs: Sequence[_Input], cell: Cell) -> list[Row]:
+    labels = [item.labels for item in inputs]
+    rows = []
+    for kind in sorted({kind for item in inputs for kind in item.spans}):
+        # A video may hold the event twice with a gap, so spans are read back from the frames.
+        spans = [_spans(item.spans.get(kind), item.labels) for item in inputs]
+        positives = sum(stop - start for video in spans for start, stop in video)
+        n = positives + sum(int((label == 0).sum()) for label in labels)
+        for scores, how in _score_kinds(inputs, cell):
+            interval = _interval(cell, event_auc, scores, labels, spans=spans)
+            rows.append(cell.row("micro_auc", n, interval, event=kind, positive_rate=positives / max(1, n), **how))
+    return rows
+
+
+def _spans(inside: Bool[np.ndarray, "n"] | None, labels: UInt8[np.ndarray, "n"]) -> list[tuple[int, int]]:
+    if inside is None:
+        return []
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], inside & (labels == 1), [False])).astype(np.int8)))
+    return [(int(start), int(stop)) for start, stop in zip(edges[::2], edges[1::2])]
+
+
+def _pixel_rows(inputs: Sequence[_Input], cell: Cell) -> list[Row]:
+    if any(item.masks is None or item.heat is None for item in inputs):
+        return []
+    masks, heats = _held([item.masks for item in inputs]), []
+    for item, mask in zip(inputs, masks):
+        shape = (mask() if callable(mask) else mask).shape
+        heats.append(_fit(item.heat, shape[1:]))
+    n = sum(len(item.labels) for item in inputs)
+    return [cell.row(name, n, _interval(cell, metric, heats, masks))
+            for name, metric in (("pixel_auroc", pixel_auroc), ("aupro", aupro))]
+
+
+def _held(masks: Sequence[Callable[[], np.ndarray]]) -> list[Any]:
+    """Masks in memory as long as they fit, the rest as functions: each is read several times by the metrics."""
+    held, used = [], 0
+    for load in masks:
+        mask = load() if used < _HELD_MASK_BYTES else load
+        if not callable(mask):
+            mask = (mask > 0).astype(np.uint8)
+            used += mask.nbytes
+        held.append(mask)
+    return held
+
+
+def _fit(heat: Float[np.ndarray, "n h w"], size: tuple[int, int]) -> Float[np.ndarray, "n gh gw"]:
+    """The heatmap on a grid that divides the mask: itself, or enlarged to the mask's size by repetition."""
+    if not (size[0] % heat.shape[1] or size[1] % heat.shape[2]):
+        return heat
+    rows = np.arange(size[0]) * heat.shape[1] // size[0]
+    columns = np.arange(size[1]) * heat.shape[2] // size[1]
+    return heat[:, rows][:, :, columns]
+
+
+def _region_rows(inputs: Sequence[_Input], cell: Cell) -> list[Row]:
+    tracks = {item.name: item.tracks for item in inputs if item.tracks is not None and len(item.tracks)}
+    if not tracks:
+        return []
+    frames = {item.name: len(item.labels) for item in inputs}
+    try:
+        found = bootstrap_regions({item.name: item.regions for item in inputs}, tracks, num_frames=frames,
+                                  samples=cell.samples)
+    except MetricError as error:
+        _LOG.info("RBDC and TBDC of %s: undefined (%s)", cell.dataset, error)
+        found = {"rbdc": None, "tbdc": None}
+    return [cell.row(name, sum(frames.values()), found[name], choice="fixed") for name in ("rbdc", "tbdc")]

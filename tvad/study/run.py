@@ -1,0 +1,217 @@
+"""Train, score and evaluate every arm of a study: the system and its controls, over seeds.
+
+The arms differ in one thing each: ``control-random-tower`` has an untrained tower (its own for each seed),
+``control-static`` sees each temporal patch frozen to one frame in training and test, ``control-untrained`` has the
+decoder as training would start it.  Smoothing and thresholds of every arm are chosen on its own validation split.  Arms
+that share a tower share its passes, and a broken study goes on from the last trained decoder and scored video.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from tvad.backbones.qwen import QwenBackbone
+from tvad.datasets import open_dataset
+from tvad.detection import Detection, Scoring, calibrate, rescore
+from tvad.detector import TVAD, StaticView, score_many
+from tvad.evaluation import Cell, detection_key, detection_path, evaluate, evaluate_events, stored
+from tvad.heatmap import AnomalyHeatmapDecoder
+from tvad.params import Phase1, project_root
+from tvad.prompts import prototypes
+from tvad.record import append_rows, provenance, read_rows, write_json
+from tvad.scenes.types import OPEN_SET_EVENTS
+from tvad.training.phase1 import Phase1Config, train_heatmap, untrained_decoder
+
+VARIANTS = ("full", "control-random-tower", "control-static", "control-untrained")
+TRAINING_SPLITS = {"scene-disjoint": ("train", "val"), "open-set": ("train-open", "val-open")}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A split to measure on, and the protocol under which its decoders were trained."""
+    dataset: str
+    protocol: str
+    split: str
+    train_protocol: str
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One trained (or untrained) decoder: variant, training protocol, seed."""
+    variant: str
+    train_protocol: str
+    seed: int
+
+    @property
+    def tower(self) -> str:
+        """Arms of the same tower share its passes over the videos."""
+        return {"control-static": "static", "control-random-tower": f"random-{self.seed}"}.get(self.variant, "trained")
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}-{self.train_protocol}-seed{self.seed}"
+
+
+class Study:
+    """One profile's study; ``run`` does what is missing."""
+
+    def __init__(self, profile: str, *, seeds: Sequence[int] = (0, 1, 2), variants: Sequence[str] = VARIANTS,
+                 root: Path | None = None, params: Phase1 | None = None) -> None:
+        self.root = root or project_root()
+        self.params = params or Phase1.from_profile(self.root / "notebooks" / "profiles" / f"{profile}.yaml")
+        self.config = Phase1Config.from_params(self.params)
+        self.seeds, self.variants = tuple(seeds), tuple(variants)
+        self.rows_path = self.root / "figures" / profile / "study.jsonl"
+        self.work, self.cache = self.root / "runs" / "study", self.root / "data" / "cache"
+        self._videos: dict[tuple[str, str, str], tuple[Any, ...]] = {}
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """SimCampus: validation, test and the open-set test; another set: its split, trained without its labels."""
+        if self.params.dataset != "simcampus":
+            return (Target(self.params.dataset, self.params.protocol, self.params.split, self.params.train_protocol),)
+        return (Target("simcampus", "scene-disjoint", "val", "scene-disjoint"),
+                Target("simcampus", "scene-disjoint", "test", "scene-disjoint"),
+                Target("simcampus", "open-set", "test-open", "open-set"))
+
+    def videos(self, dataset: str, protocol: str, split: str) -> tuple[Any, ...]:
+        """The videos of a split, opened once."""
+        key = (dataset, protocol, split)
+        if key not in self._videos:
+            # Only SimCampus has several protocols; the others have the one of their owners.
+            choice = {"protocol": protocol} if dataset == "simcampus" else {}
+            opened = open_dataset(dataset, root=self.params.data_root, **choice)
+            if dataset == "simcampus":
+                opened.prepare([split], workers=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+            self._videos[key] = tuple(opened.videos(split))
+        return self._videos[key]
+
+    def run(self) -> Path:
+        """Train, score and evaluate whatever has no rows yet; returns the file of rows."""
+        began = time.perf_counter()
+        stock = QwenBackbone.from_pretrained(self.params.backbone, taps=self.params.taps, device=self.params.device,
+                                             dtype=self.params.dtype, attention=self.params.attention)
+        config = self._config_hash(stock)
+        protocols = sorted({target.train_protocol for target in self.targets}, reverse=True)
+        arms = [Arm(variant, protocol, seed) for variant in self.variants for protocol in protocols
+                for seed in self.seeds]
+        missing = [arm for arm in arms if any(not self._has(arm, target, config) for target in self._of(arm))]
+        print(f"study: {len(missing)} of {len(arms)} arms to do, rows in {self.rows_path}", flush=True)
+        for tower in dict.fromkeys(arm.tower for arm in missing):
+            self._run_tower([arm for arm in missing if arm.tower == tower], _view(stock, tower), config)
+        if missing:
+            record = provenance(config=config, device=str(stock.device), decoder=self.params.decoder,
+                                attention=stock.attention, started=began, seeds=list(self.seeds),
+                                settings=asdict(self.config), backbone=stock.fingerprint)
+            write_json(self.rows_path.with_suffix(".provenance.json"), record)
+        return self.rows_path
+
+    def _of(self, arm: Arm) -> list[Target]:
+        return [target for target in self.targets if target.train_protocol == arm.train_protocol]
+
+    def _config_hash(self, backbone: Any) -> str:
+        settings = {name: value for name, value in asdict(self.config).items() if name != "seed"}
+        parts = [settings, backbone.fingerprint, self.params.frames_per_clip, self.params.stride,
+                 self.params.top_fraction]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+    def _has(self, arm: Arm, target: Target, config: str) -> bool:
+        rows = read_rows(self.rows_path) if self.rows_path.is_file() else []
+        wanted = (arm.variant, target.dataset, target.protocol, target.split, arm.seed, config)
+        return any((r.variant, r.dataset, r.protocol, r.split, r.seed, r.config) == wanted for r in rows)
+
+    def _run_tower(self, arms: Sequence[Arm], backbone: Any, config: str) -> None:
+        text = prototypes(backbone, cache_dir=self.cache)
+        decoders = {arm: self._decoder(arm, backbone, text, config) for arm in arms}
+        scoring = Scoring(frames_per_clip=self.params.frames_per_clip, stride=self.params.stride,
+                          top_fraction=self.params.top_fraction)
+        chosen = {}
+        for protocol in dict.fromkeys(arm.train_protocol for arm in arms):
+            videos = self.videos("simcampus", protocol, TRAINING_SPLITS[protocol][1])
+            group = {arm: decoder for arm, decoder in decoders.items() if arm.train_protocol == protocol}
+            found = self._score(group, backbone, videos, text, scoring, config)
+            for arm, detections in found.items():
+                on = f"simcampus/{TRAINING_SPLITS[protocol][1]}"
+                chosen[arm] = calibrate([detections[v.id] for v in videos], videos, scoring, chosen_on=on)
+                chosen[arm].save(self.work / config / arm.name / "detector.json")
+        for group in _same_videos(self.targets, self.videos):
+            wanted = {arm: decoders[arm] for target in group for arm in arms if target in self._of(arm)}
+            videos = self.videos(group[0].dataset, group[0].protocol, group[0].split)
+            found = self._score(wanted, backbone, videos, text, scoring, config)
+            for target in group:
+                for arm in (arm for arm in wanted if target in self._of(arm)):
+                    finished = {name: rescore(detection, chosen[arm]) for name, detection in found[arm].items()}
+                    self._report(arm, target, finished, chosen[arm], config)
+
+    def _decoder(self, arm: Arm, backbone: Any, text: Any, config: str) -> AnomalyHeatmapDecoder:
+        settings = replace(self.config, seed=arm.seed, pairs_per_video=self._pairs_per_video())
+        device = getattr(backbone, "device", "cpu")
+        if arm.variant == "control-untrained":
+            return untrained_decoder(settings, backbone).eval().to(device)
+        splits = [self.videos("simcampus", arm.train_protocol, name) for name in TRAINING_SPLITS[arm.train_protocol]]
+        result = train_heatmap(settings, backbone, train=splits[0], val=splits[1], cache_dir=self.cache,
+                               prototypes=text, output_dir=self.work / config / arm.name)
+        print(f"{arm.name}: {result.seconds:.0f} s, best {dict(result.best)}", flush=True)
+        return AnomalyHeatmapDecoder.load(result.path, backbone=backbone).eval().to(device)
+
+    def _pairs_per_video(self) -> int:
+        # As many of each video as the closed split takes, so that the open-set split finds them in the cache.
+        count = len(self.videos("simcampus", "scene-disjoint", "train"))
+        return self.config.pairs_per_video or max(1, self.config.train_pairs // count)
+
+    def _score(self, decoders: Mapping[Arm, AnomalyHeatmapDecoder], backbone: Any, videos: Sequence[Any], text: Any,
+               scoring: Scoring, config: str) -> dict[Arm, dict[str, Detection]]:
+        """Every video under every decoder, one pass of the tower for those that are missing on disk."""
+        systems = {arm: TVAD(backbone, decoder, prototypes=text, scoring=scoring) for arm, decoder in decoders.items()}
+        found: dict[Arm, dict[str, Detection]] = {arm: {} for arm in decoders}
+        tower = next(iter(decoders)).tower
+        for video in tqdm(videos, desc=f"scoring ({tower})", unit="video"):
+            places = {arm: (detection_path(self.work / config / arm.name / "detections" / video.dataset, video),
+                            detection_key(systems[arm], video)) for arm in decoders}
+            for arm, place in places.items():
+                if (kept := stored(*place)) is not None:
+                    found[arm][video.id] = kept
+            rest = {arm.name: decoders[arm] for arm in decoders if video.id not in found[arm]}
+            fresh = score_many(backbone, rest, video, prototypes=text, scoring=scoring) if rest else {}
+            for arm in decoders:
+                if arm.name in fresh:
+                    fresh[arm.name].save(places[arm][0], key=places[arm][1])
+                    found[arm][video.id] = fresh[arm.name]
+        return found
+
+    def _report(self, arm: Arm, target: Target, detections: Mapping[str, Detection], scoring: Scoring,
+                config: str) -> None:
+        if self._has(arm, target, config):
+            return
+        videos = self.videos(target.dataset, target.protocol, target.split)
+        cell = Cell(variant=arm.variant, dataset=target.dataset, split=target.split, protocol=target.protocol,
+                    seed=arm.seed, config=config, sigma=scoring.sigma, samples=self.params.bootstrap_samples)
+        rows = evaluate(detections, videos, cell)
+        if target.protocol == "open-set":
+            rows += evaluate_events(detections, videos, cell, kinds=OPEN_SET_EVENTS, name="kept-out")
+        append_rows(self.rows_path, rows)
+        said = ", ".join(f"{row.metric} {row.value:.3f}" for row in rows if row.event is None and row.value is not None)
+        print(f"{arm.name} on {target.dataset}/{target.split}: {said}", flush=True)
+
+
+def _view(stock: QwenBackbone, tower: str) -> Any:
+    if tower == "static":
+        return StaticView(stock)
+    return stock.randomised(seed=int(tower.split("-")[1])) if tower.startswith("random-") else stock
+
+
+def _same_videos(targets: Sequence[Target], videos: Any) -> list[list[Target]]:
+    """Targets grouped by the footage behind them: the open-set test shares the tower's passes with the closed one."""
+    groups: dict[tuple[str, ...], list[Target]] = {}
+    for target in targets:
+        found = videos(target.dataset, target.protocol, target.split)
+        groups.setdefault(tuple(video.frames.fingerprint for video in found), []).append(target)
+    return list(groups.values())

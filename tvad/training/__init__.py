@@ -1,0 +1,4 @@
+"""Training of the small modules on top of the frozen model: phase 1, the heatmap decoder."""
+from tvad.training.phase1 import Phase1Config, TrainResult, train_heatmap
+
+__all__ = ["Phase1Config", "TrainResult", "train_heatmap"]
