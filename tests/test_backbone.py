@@ -1,4 +1,5 @@
 """The stock tower, quickened and tapped: equal to the stock class, in raster order, for any size and grouping."""
+
 import numpy as np
 import pytest
 import torch
@@ -29,7 +30,7 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def backbone(directory):
-    return QwenBackbone.from_pretrained(directory, taps=(0, 1, 2), device="cpu")
+    return QwenBackbone.from_pretrained(directory, taps=(0, 1, 2), device="cpu", dtype="float32")
 
 
 def clip(frames=6, height=160, width=200, seed=0):
@@ -46,16 +47,18 @@ def test_raster_restores_a_position_code():
     grid, merge = (2, 8, 12), 2
     code = torch.arange(2 * 8 * 12, dtype=torch.float32).view(2, 8, 12)
     grouped = code.view(2, 4, merge, 6, merge).transpose(2, 3).reshape(-1, merge * merge)
-    window_index, _ = vision.get_vision_window_index(torch.tensor([grid]), spatial_merge_size=2, window_size=60, patch_size=10)
+    window_index, _ = vision.get_vision_window_index(
+        torch.tensor([grid]), spatial_merge_size=2, window_size=60, patch_size=10
+    )
     in_windows = grouped[window_index].reshape(-1, 1)
-    assert (in_windows[:, 0] != code.flatten()).float().mean() > 0.5      # the trap is real: most tokens are misplaced
+    assert (in_windows[:, 0] != code.flatten()).float().mean() > 0.5  # the trap is real: most tokens are misplaced
     assert torch.equal(vision.raster(in_windows, window_index, grid=grid, merge=merge)[..., 0], code)
 
 
 def test_patches_equal_the_stock_processor(directory, backbone):
     from transformers import AutoVideoProcessor
 
-    for height, width in ((160, 200), (158, 238)):          # the second must be resized by the stock rule
+    for height, width in ((160, 200), (158, 238)):  # the second must be resized by the stock rule
         frames = clip(5, height, width).frames
         flat, grid = backbone.patches(frames)
         processor = AutoVideoProcessor.from_pretrained(directory)
@@ -65,12 +68,14 @@ def test_patches_equal_the_stock_processor(directory, backbone):
 
 
 def test_quick_tower_equals_the_stock_tower(directory, backbone):
-    flat, grid = backbone.patches(clip(4, 160, 220).frames)   # 8 x 11 merged cells: windows of unequal size
+    flat, grid = backbone.patches(clip(4, 160, 220).frames)  # 8 x 11 merged cells: windows of unequal size
     slow = stock(directory)
     with torch.no_grad():
         outputs = slow(flat, grid_thw=torch.tensor([grid]), output_hidden_states=True)
         taps, merged = backbone.forward(flat, grid)
-    window_index, _ = vision.get_vision_window_index(torch.tensor([grid]), spatial_merge_size=2, window_size=120, patch_size=10)
+    window_index, _ = vision.get_vision_window_index(
+        torch.tensor([grid]), spatial_merge_size=2, window_size=120, patch_size=10
+    )
     last = vision.raster(outputs.last_hidden_state, window_index, grid=grid, merge=2)
     assert torch.allclose(taps[-1], last, atol=1e-5)
     assert torch.allclose(merged, outputs.pooler_output, atol=1e-5)
@@ -86,6 +91,13 @@ def test_a_change_in_one_corner_lights_that_corner(backbone):
     assert divmod(int(moved.argmax()), moved.shape[1]) in {(22, 1), (23, 1)}
 
 
+def test_half_precision_sees_the_same_and_keeps_the_identity(directory, backbone):
+    half = QwenBackbone.from_pretrained(directory, taps=(0, 1, 2), device="cpu", dtype="bfloat16")
+    wanted, got = backbone.see(clip()).taps[2], half.see(clip()).taps[2].float()
+    assert torch.nn.functional.cosine_similarity(wanted, got, dim=-1).min() > 0.99
+    assert half.fingerprint == backbone.fingerprint
+
+
 def test_many_clips_equal_one_by_one(backbone):
     clips = [clip(4, seed=1), clip(5, seed=2), clip(2, seed=3)]
     together = backbone.see_many(clips, tokens=True)
@@ -97,7 +109,9 @@ def test_many_clips_equal_one_by_one(backbone):
 
 
 def test_with_and_without_language_model_agree(directory, backbone):
-    full = QwenBackbone.from_pretrained(directory, taps=(0, 1, 2), device="cpu", load_language_model=True)
+    full = QwenBackbone.from_pretrained(
+        directory, taps=(0, 1, 2), device="cpu", dtype="float32", load_language_model=True
+    )
     assert full.fingerprint == backbone.fingerprint and full.vision_fingerprint == backbone.vision_fingerprint
     assert torch.allclose(full.see(clip()).taps[2], backbone.see(clip()).taps[2], atol=1e-6)
     assert torch.allclose(full.embed_prompts(["a person"]), backbone.embed_prompts(["a person"]), atol=1e-6)
@@ -137,9 +151,13 @@ def test_coarse_honest_frame_rate_keeps_time_positions_apart(directory):
     ids = torch.tensor([[model.config.vision_start_token_id, *[video] * steps, model.config.vision_end_token_id]])
     grid = torch.tensor([[steps, 2, 2]])
     kinds = (ids == video).int() * 2
-    positions = {fps: model.model.get_rope_index(ids, mm_token_type_ids=kinds, video_grid_thw=grid,
-                                                 second_per_grid_ts=torch.tensor([2 / fps]))[0][0, 0].tolist() for fps in (10.0, 60.0)}
-    assert positions[10.0] == [0, 1, 3, 5, 7, 2]              # golden: start, four steps two apart, end
+    positions = {
+        fps: model.model.get_rope_index(
+            ids, mm_token_type_ids=kinds, video_grid_thw=grid, second_per_grid_ts=torch.tensor([2 / fps])
+        )[0][0, 0].tolist()
+        for fps in (10.0, 60.0)
+    }
+    assert positions[10.0] == [0, 1, 3, 5, 7, 2]  # golden: start, four steps two apart, end
     assert len(set(positions[60.0][1:-1])) < steps
 
 

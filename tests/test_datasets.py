@@ -5,8 +5,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from video_samples import scene, write_folder, write_video
 
 from tvad.datasets import Event, Video, data_root, open_dataset
+from tvad.datasets.base import hash_of
 from tvad.datasets.ucsd import parse_script
 from tvad.errors import DatasetError, VideoError
 from tvad.video import ArrayFrames
@@ -102,14 +104,15 @@ def test_both_layouts_give_the_same_set(dummy):
     assert not train[0].labels.any() and not train[0].masks(0, 6).any() and len(train[0].tracks) == 0
     assert dataset.videos("test") is test
     # independent of the layout and of the folder
-    assert dataset.split_hash("test") == "4eec93b02bba85e6b49e7a46ea2ec84c9b2aac4fec1a9f3edebe5a47ec2ff2d8"
+    assert dataset.split_hash("test") == hash_of([["test_01", 12], ["test_02", 10], ["test_03", 8]])
     assert dataset.split_hash("train") != dataset.split_hash("test")
 
 
 def test_tracks_come_from_linked_components(dummy):
     video = open_dataset("ucsd_ped2", root=dummy, complete=False).videos("test")[0]
     tracks = video.tracks
-    assert len(tracks) == 12 and len(set(tracks.track.tolist())) == 2 and sorted(set(tracks.frame.tolist())) == [*range(3, 9)]
+    assert len(tracks) == 12 and len(set(tracks.track.tolist())) == 2
+    assert sorted(set(tracks.frame.tolist())) == [*range(3, 9)]
     moving = tracks.box[tracks.track == tracks.track[np.argmin(tracks.box[:, 1])]]
     np.testing.assert_array_equal(moving, [[2 * k, 4, 2 * k + 5, 11] for k in range(3, 9)])
 
@@ -125,7 +128,8 @@ def test_ped1_has_masks_for_some_clips_only(tmp_path):
 def test_the_script_reads_several_ranges_and_single_frames(tmp_path):
     path = tmp_path / "labels.m"
     path.write_text("T = {};\n% T{end+1}.gt_frame = [1:2];\nT{end+1}.gt_frame = [60:152];\n"
-                    "T{end+1}.gt_frame = [5:90, 140:200];\nT{end+1}.gt_frame=[7 , 9:9];\nT{end+1}.gt_frame = [1:3 8:9];")
+                    "T{end+1}.gt_frame = [5:90, 140:200];\nT{end+1}.gt_frame=[7 , 9:9];\n"
+                    "T{end+1}.gt_frame = [1:3 8:9];")
     assert parse_script(path) == [[(59, 152)], [(4, 90), (139, 200)], [(6, 7), (8, 9)], [(0, 3), (7, 9)]]
     path.write_text("T{end+1}.gt_frame = [9:3];")
     with pytest.raises(DatasetError, match=rf"labels\.m: cannot read the range '9:3' of clip 1; fetch .* {PAGE}"):
@@ -137,8 +141,8 @@ def test_masks_that_contradict_the_script_name_the_clip(tmp_path):
     cv2.imwrite(str(folder / "testing" / "masks" / "02" / "004.png"), mask(4, True))
     videos = open_dataset("ucsd_ped2", root=tmp_path, complete=False).videos("test")
     assert videos[0].labels.sum() == 6
-    with pytest.raises(DatasetError, match=r"UCSDped2\.m: clip test_02: its pixel masks contradict it in 1 of 10 frames, "
-                                           r"first in frame 5 .*on_conflict='script'"):
+    with pytest.raises(DatasetError, match=r"UCSDped2\.m: clip test_02: its pixel masks contradict it in 1 of 10 frames"
+                                           r", first in frame 5 .*on_conflict='script'"):
         videos[1].labels  # noqa: B018
     trusting = open_dataset("ucsd_ped2", root=tmp_path, complete=False, on_conflict="script").videos("test")
     np.testing.assert_array_equal(trusting[1].labels, labels_of(*CLIPS[1]))
@@ -149,7 +153,7 @@ def test_an_incomplete_set_says_what_is_missing(tmp_path):
                                            "or set TVAD_DATA"):
         open_dataset("ucsd_ped2", root=tmp_path)
     folder = make_dummy(tmp_path, layout="official")
-    with pytest.raises(DatasetError, match=r"wanted 12 test clips with 2010 frames in all, got 3 with 30; the set is inc"):
+    with pytest.raises(DatasetError, match=r"wanted 12 test clips with 2010 frames in all, got 3 with 30; the set"):
         open_dataset("ucsd_ped2", root=tmp_path).videos("test")
     lost = folder / "Test" / "Test003_gt" / "008.bmp"
     lost.unlink()
@@ -160,7 +164,7 @@ def test_an_incomplete_set_says_what_is_missing(tmp_path):
     with pytest.raises(DatasetError, match=r"UCSDped2\.m: it labels frame 8 of clip test_03, which has 6 in .*Test003"):
         open_dataset("ucsd_ped2", root=tmp_path, complete=False).videos("test")
     (folder / "Test" / "Test001" / "005.tif").unlink()
-    with pytest.raises(VideoError, match=r"Test001: wanted 12 consecutively numbered frames, got 11; .*follows 004\.tif"):
+    with pytest.raises(VideoError, match=r"Test001: wanted 12 consecutively numbered frames, got 11; .* 004\.tif"):
         open_dataset("ucsd_ped2", root=tmp_path, complete=False).videos("test")
     (folder / "Test" / "Test002").rename(folder / "Test" / "Test009")
     with pytest.raises(DatasetError, match=r"Test: clip 2 is missing before Test003"):
@@ -172,10 +176,10 @@ def test_an_incomplete_set_says_what_is_missing(tmp_path):
 
 
 def test_names_splits_protocols_and_options_are_checked(dummy):
-    with pytest.raises(DatasetError, match="unknown data set 'ped2'; choose one of simcampus, ucsd_ped2, ucsd_ped1, cus"):
+    with pytest.raises(DatasetError, match="unknown data set 'ped2'; choose one of simcampus, ucsd_ped2, ucsd_p"):
         open_dataset("ped2")
     dataset = open_dataset("ucsd_ped2", root=dummy, complete=False)
-    with pytest.raises(DatasetError, match="ucsd_ped2: unknown split 'val' of protocol 'standard'; choose one of train,"):
+    with pytest.raises(DatasetError, match="ucsd_ped2: unknown split 'val' of protocol 'standard'; choose one of tr"):
         dataset.videos("val")
     with pytest.raises(DatasetError, match="ucsd_ped2: unknown protocol 'open-set'; it has one, 'standard'"):
         open_dataset("ucsd_ped2", root=dummy, protocol="open-set")
@@ -229,8 +233,6 @@ def test_lazy_fields_are_made_once_when_read():
 # -- the user's own ----------------------------------------------------------------------------------------------------
 
 def test_custom_takes_files_folders_and_folders_of_folders(tmp_path):
-    from test_video import scene, write_folder, write_video
-
     write_video(tmp_path / "cam10.mkv", scene(5, 32, 32), codec="ffv1")
     write_video(tmp_path / "cam9.mp4", scene(6, 32, 32))
     write_folder(tmp_path / "yard" / "monday", scene(4, 20, 20))
@@ -239,8 +241,8 @@ def test_custom_takes_files_folders_and_folders_of_folders(tmp_path):
     videos = dataset.videos("all")
     assert [(video.id, len(video)) for video in videos] == [("cam9.mp4", 6), ("cam10.mkv", 5), ("yard/monday", 4)]
     assert videos[0].labels is None and videos[0].masks is None and videos[0].events == ()
-    assert [video.id for video in open_dataset("custom", root=tmp_path / "cam9.mp4").videos("all")] == ["cam9.mp4"]
-    assert [video.id for video in open_dataset("custom", root=tmp_path / "yard" / "monday").videos("all")] == ["monday"]
+    for part in ("cam9.mp4", "yard/monday"):
+        assert [video.id for video in open_dataset("custom", root=tmp_path / part).videos("all")] == [Path(part).name]
     small = open_dataset("custom", root=tmp_path, size=(16, 16)).videos("all")
     assert {video.frames.size for video in small} == {(16, 16)}
 

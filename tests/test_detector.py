@@ -8,7 +8,17 @@ import pytest
 import torch
 from training_fakes import GRID, SIZE, FakeBackbone, toy_split, toy_video
 
-from tvad.detection import DEFAULT_SCORING, SIGMAS, Detection, Scoring, calibrate, choose_sigma, finish, rescore, top_mean
+from tvad.detection import (
+    DEFAULT_SCORING,
+    SIGMAS,
+    Detection,
+    Scoring,
+    calibrate,
+    choose_sigma,
+    finish,
+    rescore,
+    top_mean,
+)
 from tvad.detector import TVAD, StaticView, score_many
 from tvad.errors import CheckpointError, ParameterError, StorageError, VideoError
 from tvad.heatmap import AnomalyHeatmapDecoder

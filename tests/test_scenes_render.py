@@ -78,10 +78,9 @@ def test_paths_cross_the_view_in_several_directions(name):
     assert len(place.paths()) >= 4 and len(place.stands()) >= 3 and len(place.corners()) >= 1
     ways = []
     for path in place.paths():
-        middle = path[0] + 0.5 * (path[-1] - path[0])
         assert np.isfinite(path).all() and len(path) >= 2
         ways.append(math.atan2(*(path[-1] - path[0])[::-1]) % math.pi)
-        assert np.linalg.norm(path[-1] - path[0]) > 5, middle
+        assert np.linalg.norm(path[-1] - path[0]) > 5
     assert max(ways) - min(ways) > 0.5
 
 
@@ -102,7 +101,7 @@ def test_vary_is_deterministic_and_changes_the_look():
     assert not np.array_equal(backdrop(first, SMALL).labels, backdrop(other, SMALL).labels)
 
 
-def test_same_seed_same_bytes(scene):
+def test_same_seed_same_bytes():
     noisy = SCENES["scene03"]
     people = [Post((0.0, 1.0), (1.0, 0.0)), Post((2.0, 4.0))]
     first = render(noisy, people, frames=4, seed=3, size=SMALL)
@@ -113,8 +112,8 @@ def test_same_seed_same_bytes(scene):
     assert first.frames.tobytes() != other.frames.tobytes()
 
 
-def test_stream_and_start_give_the_frames_of_render(scene):
-    people = [Post((0.0, 1.0), (1.0, 0.0))]
+def test_stream_and_start_give_the_frames_of_render():
+    scene, people = SCENES["scene05"], [Post((0.0, 1.0), (1.0, 0.0))]
     whole = render(scene, people, frames=20, seed=3, size=SMALL)
     parts = np.concatenate(list(stream(scene, people, frames=20, seed=3, size=SMALL)))
     np.testing.assert_array_equal(parts, whole.frames)
@@ -182,7 +181,11 @@ def test_grey_scenes_have_equal_channels():
 def test_flatten_equals_a_walk_over_the_shapes():
     rng = np.random.default_rng(2)
     line = Stroke(rng.normal(size=(4, 3)), 0.3, (1, 2, 3), TORSO, 0.12)
-    groups = [[line, Patch(rng.normal(size=(5, 3)), (4, 5, 6), HEAD)], [], [Ball(rng.normal(size=3), 0.2, (7, 8, 9), HEAD)]]
+    groups = [
+        [line, Patch(rng.normal(size=(5, 3)), (4, 5, 6), HEAD)],
+        [],
+        [Ball(rng.normal(size=3), 0.2, (7, 8, 9), HEAD)],
+    ]
     flat = flatten(groups)
     slow = []
     for k in range(3):

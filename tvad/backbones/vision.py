@@ -12,6 +12,7 @@ Differences from calling ``model.visual`` as it ships:
 Both replacements keep every parameter's name and shape: a checkpoint of the stock class loads and saves unchanged.
 Source: T-VAD, features V_i after vision block i (eq. 5); window attention as in the Qwen2.5-VL report.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -55,13 +56,15 @@ class BatchedWindowAttention(Qwen2_5_VLVisionAttention):
             for length in sorted(set(lengths)):
                 chosen = torch.tensor([i for i, n in enumerate(lengths) if n == length], device=starts.device)
                 rows = (starts[chosen].long()[:, None] + torch.arange(length, device=starts.device)).flatten()
-                mixed = mixed.index_copy(0, rows, self._attend(query[rows], key[rows], value[rows], windows=len(chosen)))
+                mixed = mixed.index_copy(
+                    0, rows, self._attend(query[rows], key[rows], value[rows], windows=len(chosen))
+                )
         return self.proj(mixed.reshape(tokens, -1))
 
     def _attend(self, query, key, value, *, windows: int):
         query, key, value = (x.unflatten(0, (windows, -1)).transpose(1, 2) for x in (query, key, value))
         if query.device.type == "cpu" and query.dtype == torch.bfloat16:
-            # PyTorch's CPU flash kernel loses to two plain products in bfloat16 (measured 1.4 times, training and inference).
+            # PyTorch's CPU flash kernel loses to two plain products in bfloat16 (measured: 1.4 times).
             mixed = ((query * self.scaling) @ key.transpose(-1, -2)).softmax(-1) @ value
         else:
             mixed = F.scaled_dot_product_attention(query, key, value, scale=self.scaling)
@@ -78,7 +81,13 @@ def quicken(visual: Qwen2_5_VisionTransformerPretrainedModel) -> Qwen2_5_VisionT
 
 
 def patchify(
-    frames: UInt8[Tensor, "n h w 3"], *, patch: int, merge: int, temporal: int, mean: Sequence[float], std: Sequence[float]
+    frames: UInt8[Tensor, "n h w 3"],
+    *,
+    patch: int,
+    merge: int,
+    temporal: int,
+    mean: Sequence[float],
+    std: Sequence[float],
 ) -> tuple[Float[Tensor, "p d"], tuple[int, int, int]]:
     """Frames to the flat patches that the stock processor makes (rescaled and normalised), and their grid (t, h, w).
 
@@ -108,8 +117,11 @@ def raster(
 
 
 def run_tower(
-    visual: Qwen2_5_VisionTransformerPretrainedModel, patches: Float[Tensor, "p d"], *,
-    grid: tuple[int, int, int], taps: Sequence[int],
+    visual: Qwen2_5_VisionTransformerPretrainedModel,
+    patches: Float[Tensor, "p d"],
+    *,
+    grid: tuple[int, int, int],
+    taps: Sequence[int],
 ) -> tuple[tuple[Float[Tensor, "t h w c"], ...], Float[Tensor, "n d"]]:
     """One pass of the tower: the tapped blocks' outputs in raster order and the merged tokens for the language model.
 
@@ -118,7 +130,8 @@ def run_tower(
     """
     kept: dict[int, Tensor] = {}
     hooks = [
-        visual.blocks[i].register_forward_hook(lambda _m, _a, out, i=i: kept.__setitem__(i, out)) for i in sorted(set(taps))
+        visual.blocks[i].register_forward_hook(lambda _m, _a, out, i=i: kept.__setitem__(i, out))
+        for i in sorted(set(taps))
     ]
     grid_thw = torch.tensor([grid], device=patches.device)
     merge = visual.spatial_merge_size

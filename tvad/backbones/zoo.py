@@ -1,4 +1,5 @@
 """Names of models to directories: the tiny zoo that ships with the workbook, a local directory, or a hub name."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -27,7 +27,7 @@ class CustomVideos(Dataset):
 
     def __init__(self, *, root: str | os.PathLike | None = None, protocol: str = "standard", **options: Any) -> None:
         if root is None:
-            raise DatasetError("custom: no video given; pass root=, the path of a video or of a folder of videos or frames")
+            raise DatasetError("custom: no video given; pass root=, the path of a video or folder")
         if protocol != "standard":
             raise DatasetError(f"custom: unknown protocol {protocol!r}; it has one, 'standard'")
         self.path, self._options = Path(root).expanduser(), options

@@ -7,7 +7,7 @@ right, y down, in pixels, with the pixel centre at whole numbers plus one half.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -93,7 +93,3 @@ class Camera:
         edge = margin * self.focal * size[0] / np.maximum(depth, NEAR)
         inside = (pixels[..., 0] >= edge) & (pixels[..., 0] <= size[1] - edge)
         return inside & (pixels[..., 1] >= edge) & (pixels[..., 1] <= size[0] - edge) & (depth > NEAR)
-
-    def moved(self, **changes: float) -> "Camera":
-        """A copy with some values replaced."""
-        return replace(self, **changes)

@@ -16,7 +16,7 @@ from tvad.scenes.actors import Participant, gait_phase, pedestrian, stops, walki
 from tvad.scenes.body import TAU
 from tvad.scenes.rides import bicycle, car, hand_truck, motorcycle, running, skateboarding, stroller
 from tvad.scenes.throws import throwing
-from tvad.scenes.tracks import STEP, Track, choose_path, choose_spot, grid, travelled, window
+from tvad.scenes.tracks import STEP, Track, choose_distance, choose_path, choose_spot, grid, travelled, window
 from tvad.scenes.types import Ground
 
 
@@ -29,7 +29,7 @@ def falling(ground: Ground, rng: np.random.Generator, duration: float) -> list[P
     length = 0.9 + lie + (1.6 if rises else 0.0)
     began = max(-0.7, window(rng, duration, min(length, 3.5)))
     path, span = choose_path(ground, rng, offset=float(rng.uniform(-1, 1)))
-    spot = span[0] + float(rng.uniform(0.15, 0.85)) * (span[1] - span[0])
+    spot = choose_distance(rng, path, span)
     times = grid(min(-0.1, began - 1.0), duration + 0.1)
     rise = 0.9 + lie if rises else 1e6
     since = times - began
@@ -75,7 +75,7 @@ def jumping(ground: Ground, rng: np.random.Generator, duration: float) -> list[P
         share = (since % deeds.JUMP_CYCLE) / deeds.JUMP_CYCLE
         profile = profile + np.where(active & (share > 0.36) & (share < 0.92), hop, 0.0)
         along = travelled(times, profile)
-        along += span[0] + float(rng.uniform(0.2, 0.7)) * (span[1] - span[0]) - np.interp(began, times, along)
+        along += choose_distance(rng, path, span, low=0.2, high=0.7) - np.interp(began, times, along)
         xy, heading = path.at(along)
         words = np.where(active, "jumping", np.where(profile < 0.1, "standing", "walking"))
         present = (along > 0) & (along < path.length - 0.2)

@@ -35,7 +35,7 @@ HAIR: dict[str, tuple[Colour, Colour]] = {
     "red": ((128, 58, 24), (164, 82, 40)),
 }
 SKIN: tuple[Colour, Colour] = ((84, 54, 38), (236, 192, 164))
-HATS: tuple[str, ...] = ("cap", "hat", "hood")
+HATS: tuple[str, ...] = ("cap", "hat", "hood")  # riders may also wear a "helmet"
 BAGS: tuple[str, ...] = ("bag", "backpack", "umbrella")
 
 # How often each colour is met, in the order of COLOURS: dark clothes are the rule on a street, as on real footage.

@@ -55,7 +55,9 @@ class _Renderer:
             )
         self.scene, self.actors, self.count, self.fps, self.size, self.start = scene, actors, frames, fps, size, start
         self.back: Backdrop = backdrop(scene, size)
-        self.exposure = Exposure(scene.sensor, seed=seed, frames=frames, size=size, channels=self.back.frame.shape[2])
+        self.exposure = Exposure(
+            scene.sensor, seed=seed, frames=start + frames, size=size, channels=self.back.frame.shape[2]
+        )
         self.record = _Record(frames, len(actors))
         self.dark = 255 * (1 - (0.2 + 0.34 * scene.lit.sun))
 
@@ -129,7 +131,7 @@ class _Renderer:
             boxes.append((row, place))
         for occluder in waiting:
             self._cover(occluder, drawn, frame, labels)
-        frame, labels = self.exposure.move(index, frame, labels)
+        frame, labels = self.exposure.move(self.start + index, frame, labels)
         for row, (top, bottom, left, right) in boxes:
             top, left = max(top - 1, 0), max(left - 1, 0)
             mask = cv2.inRange(labels[top : bottom + 1, left : right + 1, 0], row + 1, row + 1)
@@ -137,7 +139,7 @@ class _Renderer:
             if width:
                 self.record.shown[index, row] = cv2.countNonZero(mask)
                 self.record.box[index, row] = (left + x, top + y, left + x + width - 1, top + y + height - 1)
-        return self.exposure.expose(index, frame), labels
+        return self.exposure.expose(self.start + index, frame), labels
 
     def _shaded(self, shadows: list[list[np.ndarray]]) -> np.ndarray:
         """A copy of the backdrop with the actors' soft shadows on the ground."""

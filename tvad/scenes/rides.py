@@ -227,18 +227,19 @@ def running(ground: Ground, rng: np.random.Generator, duration: float) -> list[P
     """Somebody runs; some walk first, or fall back into a walk."""
     performer = pedestrian(rng, carry=0.4)
     speed, walk = float(rng.uniform(3.2, 5.4)), walking_speed(rng)
-    path, span, enter, times, start = _cross(ground, rng, duration, speed, offset=float(rng.uniform(-1, 1)))
-    share = np.ones(len(times))
-    crossing = (span[1] - span[0]) / speed
-    if rng.random() < 0.35:
-        begin = enter + float(rng.uniform(0.1, 0.5)) * crossing
-        if rng.random() < 0.5:
-            share = np.clip((times - begin) / 0.5, 0.0, 1.0)
-        else:
-            share = np.clip((begin + max(1.0, 0.3 * crossing) - times) / 0.5, 0.0, 1.0)
-    profile = walk + (speed - walk) * share
-    fast = profile > 0.5 * (walk + speed)
+    path, span, _, times, start = _cross(ground, rng, duration, speed, offset=float(rng.uniform(-1, 1)))
+    profile = np.full(len(times), speed)
     along = start + travelled(times, profile)
+    if duration > 2.5 and rng.random() < 0.35:
+        # The change of gait happens in view and at least a second from either end of the clip.
+        change, starts = float(rng.uniform(1.0, duration - 1.0)), rng.random() < 0.5
+        place = float(rng.uniform(0.1, 0.5) if starts else rng.uniform(0.4, 0.8))
+        times = grid(-0.1, duration + 0.1)
+        share = np.clip((times - change if starts else change - times) / 0.5 + 0.5, 0.0, 1.0)
+        profile = walk + (speed - walk) * share
+        along = travelled(times, profile)
+        along += span[0] + place * (span[1] - span[0]) - np.interp(change, times, along)
+    fast = profile > 0.5 * (walk + speed)
     xy, heading = path.at(along)
     stride = np.where(
         fast, poses.running_stride(profile), poses.stride(1.3, performer.body.height) * np.maximum(profile, 0.3) / 1.3
@@ -251,7 +252,7 @@ def running(ground: Ground, rng: np.random.Generator, duration: float) -> list[P
         speed=np.where(fast, profile, np.minimum(profile, 2.2)),
         phase=phase,
         motion=np.where(fast, "running", "walking").tolist(),
-        present=along < path.length - 0.2,
+        present=(along > 0) & (along < path.length - 0.2),
         anomalous=fast,
     )
     return [Participant(performer, track, kind="running", event="running")]

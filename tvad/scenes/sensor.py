@@ -38,14 +38,17 @@ def _noise_bank(height: int, width: int, channels: int, sigma: float) -> tuple[n
 
 
 class Exposure:
-    """The sensor of one footage: random walks are drawn at once, then every frame costs a few OpenCV calls."""
+    """The sensor of one footage: its random walks are drawn at once, then every frame costs a few OpenCV calls.
+
+    Frame ``k`` of the footage depends on the seed and ``k`` alone, wherever rendering starts.
+    """
 
     def __init__(self, sensor: Sensor, *, seed: int, frames: int, size: tuple[int, int], channels: int) -> None:
-        rng = np.random.default_rng([seed, 5])
+        shift, gain, place = (np.random.default_rng([seed, 5, stream]) for stream in range(3))
         self.sensor, self.size, self.channels = sensor, size, channels
-        self._shift: Float[np.ndarray, "n 2"] = _smooth_walk(rng, frames, 2) * sensor.shake * size[0] / 240
-        self._gain: Float[np.ndarray, "n"] = 1 + _smooth_walk(rng, frames, 1)[:, 0] * sensor.drift
-        self._places = rng.integers(0, _BANK, (frames, 2))
+        self._shift: Float[np.ndarray, "n 2"] = _smooth_walk(shift, frames, 2) * sensor.shake * size[0] / 240
+        self._gain: Float[np.ndarray, "n"] = 1 + _smooth_walk(gain, frames, 1)[:, 0] * sensor.drift
+        self._places = place.integers(0, _BANK, (frames, 2))
         self._bank = _noise_bank(*size, channels, round(float(sensor.noise), 2)) if sensor.noise > 0 else None
 
     def move(self, index: int, frame: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from tvad.scenes import deeds
 from tvad.scenes.actors import Participant, Performer, draw_person, gait_phase, pedestrian, stops, walking_speed
 from tvad.scenes.body import TAU
 from tvad.scenes.palette import object_colour, shade
-from tvad.scenes.tracks import STEP, Track, choose_path, choose_spot, grid, travelled, window
+from tvad.scenes.tracks import STEP, Track, choose_distance, choose_path, choose_spot, grid, travelled, window
 from tvad.scenes.types import PART_INDEX, ActorState, Ball, Colour, Ground, Patch, Shape, Stroke
 
 THROWN = PART_INDEX["thrown_object"]
@@ -95,7 +95,7 @@ def throwing(ground: Ground, rng: np.random.Generator, duration: float) -> list[
         path, span = choose_path(ground, rng, offset=float(rng.uniform(-1, 1)))
         profile = stops(times, walking_speed(rng), [(first, deeds.THROW_LENGTH)])
         along = travelled(times, profile)
-        along += span[0] + float(rng.uniform(0.2, 0.7)) * (span[1] - span[0]) - np.interp(first, times, along)
+        along += choose_distance(rng, path, span, low=0.2, high=0.7) - np.interp(first, times, along)
         xy, heading = path.at(along)
         present = (along > 0) & (along < path.length - 0.2)
     else:

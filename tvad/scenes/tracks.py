@@ -180,20 +180,33 @@ def choose_path(ground: Ground, rng: np.random.Generator, *, offset: float = 0.0
     return options[int(rng.choice(len(options), p=weights / weights.sum()))]
 
 
+def choose_distance(
+    rng: np.random.Generator, path: Path, span: tuple[float, float], *, low: float = 0.15, high: float = 0.85
+) -> float:
+    """An arc length between the shares ``low`` and ``high`` of a span, mostly the nearer of two draws."""
+    draws = span[0] + rng.uniform(low, high, 2) * (span[1] - span[0])
+    depth = path.at(draws)[0][:, 1]
+    near = int(depth.argmin())
+    return float(draws[near] if rng.random() < 0.75 else draws[1 - near])
+
+
 def choose_spot(
     ground: Ground, rng: np.random.Generator, *, room: float = 0.15
 ) -> tuple[Float[np.ndarray, "2"], float]:
     """A point in view on or beside a path, and the path's heading there; ``room`` keeps it off the ends of the view."""
     for _ in range(12):
         path, span = choose_path(ground, rng, offset=float(rng.uniform(-1.0, 1.0)))
-        share = float(rng.uniform(room, 1.0 - room))
-        xy, heading = path.at(np.array([span[0] + share * (span[1] - span[0])]))
+        xy, heading = path.at(np.array([choose_distance(rng, path, span, low=room, high=1.0 - room)]))
         if ground.visible(xy[0]):
             break
     return xy[0], float(heading[0])
 
 
 def window(rng: np.random.Generator, duration: float, length: float) -> float:
-    """Start of a window of ``length`` that lies at least 60 % (of the shorter of the two) within the clip."""
-    least = 0.6 * min(length, duration)
+    """Start of a window of ``length`` of which at least 60 % (of the shorter of the two) lie within the clip.
+
+    One in ten is a glimpse: half a second may be all that the clip shows.
+    """
+    shorter = min(length, duration)
+    least = min(0.5, shorter) if rng.random() < 0.1 else 0.6 * shorter
     return float(rng.uniform(least - length, duration - least))

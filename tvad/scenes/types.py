@@ -36,7 +36,7 @@ MOTIONS: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Stroke:
-    """A limb: a round-ended thick line through two or more points, tapering from ``radius`` to ``end_radius`` metres."""
+    """A limb: a round-ended thick line through two or more points, tapering from ``radius`` to ``end_radius`` (m)."""
     points: Float[np.ndarray, "k 3"]
     radius: float
     colour: Colour
@@ -102,11 +102,11 @@ class Actor(Protocol):
 class Ground(Protocol):
     """What behaviours need to know of a scene; implemented by ``tvad.scenes.world.Scene``."""
     name: str
-    def paths(self) -> Sequence[Float[np.ndarray, "k 2"]]: ...        # walkable polylines that enter and leave the view
+    def paths(self) -> Sequence[Float[np.ndarray, "k 2"]]: ...        # walkable polylines that cross the view
     def stands(self) -> Sequence[Float[np.ndarray, "2"]]: ...         # places on the path network to stand or talk
-    def seats(self) -> Sequence[tuple[Float[np.ndarray, "2"], float]]: ...    # bench places and the heading of the sitter
+    def seats(self) -> Sequence[tuple[Float[np.ndarray, "2"], float]]: ...    # bench places, heading of the sitter
     def corners(self) -> Sequence[Float[np.ndarray, "2"]]: ...        # places off the paths where somebody may loiter
-    def visible(self, xy: Float[np.ndarray, "2"], margin: float = 0.0) -> bool: ...   # ground point within the frame
+    def visible(self, xy: Float[np.ndarray, "2"], margin: float = 0.0) -> bool: ...   # within the frame
 
 
 @dataclass(frozen=True)

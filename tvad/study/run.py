@@ -133,23 +133,19 @@ class Study:
         decoders = {arm: self._decoder(arm, backbone, text, config) for arm in arms}
         scoring = Scoring(frames_per_clip=self.params.frames_per_clip, stride=self.params.stride,
                           top_fraction=self.params.top_fraction)
-        chosen = {}
-        for protocol in dict.fromkeys(arm.train_protocol for arm in arms):
-            videos = self.videos("simcampus", protocol, TRAINING_SPLITS[protocol][1])
-            group = {arm: decoder for arm, decoder in decoders.items() if arm.train_protocol == protocol}
-            found = self._score(group, backbone, videos, text, scoring, config)
-            for arm, detections in found.items():
-                on = f"simcampus/{TRAINING_SPLITS[protocol][1]}"
-                chosen[arm] = calibrate([detections[v.id] for v in videos], videos, scoring, chosen_on=on)
-                chosen[arm].save(self.work / config / arm.name / "detector.json")
-        for group in _same_videos(self.targets, self.videos):
-            wanted = {arm: decoders[arm] for target in group for arm in arms if target in self._of(arm)}
-            videos = self.videos(group[0].dataset, group[0].protocol, group[0].split)
-            found = self._score(wanted, backbone, videos, text, scoring, config)
-            for target in group:
-                for arm in (arm for arm in wanted if target in self._of(arm)):
-                    finished = {name: rescore(detection, chosen[arm]) for name, detection in found[arm].items()}
-                    self._report(arm, target, finished, chosen[arm], config)
+        splits = {arm: ("simcampus", arm.train_protocol, TRAINING_SPLITS[arm.train_protocol][1]) for arm in arms}
+        needed = [(self.videos(*splits[arm]), arm) for arm in arms]
+        needed += [(self.videos(t.dataset, t.protocol, t.split), arm) for arm in arms for t in self._of(arm)]
+        found = self._score(needed, decoders, backbone, text, scoring, config)
+        for arm in arms:
+            videos = self.videos(*splits[arm])
+            detections = [found[arm, video.frames.fingerprint] for video in videos]
+            chosen = calibrate(detections, videos, scoring, chosen_on=f"simcampus/{splits[arm][2]}")
+            chosen.save(self.work / config / arm.name / "detector.json")
+            for target in self._of(arm):
+                videos = self.videos(target.dataset, target.protocol, target.split)
+                finished = {video.id: rescore(found[arm, video.frames.fingerprint], chosen) for video in videos}
+                self._report(arm, target, finished, chosen, config)
 
     def _decoder(self, arm: Arm, backbone: Any, text: Any, config: str) -> AnomalyHeatmapDecoder:
         settings = replace(self.config, seed=arm.seed, pairs_per_video=self._pairs_per_video())
@@ -167,24 +163,33 @@ class Study:
         count = len(self.videos("simcampus", "scene-disjoint", "train"))
         return self.config.pairs_per_video or max(1, self.config.train_pairs // count)
 
-    def _score(self, decoders: Mapping[Arm, AnomalyHeatmapDecoder], backbone: Any, videos: Sequence[Any], text: Any,
-               scoring: Scoring, config: str) -> dict[Arm, dict[str, Detection]]:
-        """Every video under every decoder, one pass of the tower for those that are missing on disk."""
+    def _score(self, needed: Sequence[tuple[Sequence[Any], Arm]], decoders: Mapping[Arm, AnomalyHeatmapDecoder],
+               backbone: Any, text: Any, scoring: Scoring, config: str) -> dict[tuple[Arm, str], Detection]:
+        """Detections by arm and fingerprint of the frames; each video passes the tower once for all that need it.
+
+        Splits of different protocols share footage, hence the fingerprint; what is on disk is not computed again.
+        """
+        wanted: dict[str, tuple[Any, dict[Arm, None]]] = {}
+        for videos, arm in needed:
+            for video in videos:
+                wanted.setdefault(video.frames.fingerprint, (video, {}))[1][arm] = None
         systems = {arm: TVAD(backbone, decoder, prototypes=text, scoring=scoring) for arm, decoder in decoders.items()}
-        found: dict[Arm, dict[str, Detection]] = {arm: {} for arm in decoders}
-        tower = next(iter(decoders)).tower
-        for video in tqdm(videos, desc=f"scoring ({tower})", unit="video"):
-            places = {arm: (detection_path(self.work / config / arm.name / "detections" / video.dataset, video),
-                            detection_key(systems[arm], video)) for arm in decoders}
-            for arm, place in places.items():
-                if (kept := stored(*place)) is not None:
-                    found[arm][video.id] = kept
-            rest = {arm.name: decoders[arm] for arm in decoders if video.id not in found[arm]}
-            fresh = score_many(backbone, rest, video, prototypes=text, scoring=scoring) if rest else {}
-            for arm in decoders:
-                if arm.name in fresh:
-                    fresh[arm.name].save(places[arm][0], key=places[arm][1])
-                    found[arm][video.id] = fresh[arm.name]
+        found: dict[tuple[Arm, str], Detection] = {}
+        for mark, (video, arms) in tqdm(wanted.items(), desc=f"scoring ({next(iter(decoders)).tower})", unit="video"):
+            missing = {}
+            for arm in arms:
+                path = detection_path(self.work / config / arm.name / "detections" / video.dataset, video)
+                key = detection_key(systems[arm], video)
+                if (kept := stored(path, key)) is not None:
+                    found[arm, mark] = kept
+                else:
+                    missing[arm.name] = (arm, path, key)
+            rest = {name: decoders[arm] for name, (arm, _, _) in missing.items()}
+            for name, detection in (score_many(backbone, rest, video, prototypes=text, scoring=scoring) if rest
+                                    else {}).items():
+                arm, path, key = missing[name]
+                detection.save(path, key=key)
+                found[arm, mark] = detection
         return found
 
     def _report(self, arm: Arm, target: Target, detections: Mapping[str, Detection], scoring: Scoring,
@@ -206,12 +211,3 @@ def _view(stock: QwenBackbone, tower: str) -> Any:
     if tower == "static":
         return StaticView(stock)
     return stock.randomised(seed=int(tower.split("-")[1])) if tower.startswith("random-") else stock
-
-
-def _same_videos(targets: Sequence[Target], videos: Any) -> list[list[Target]]:
-    """Targets grouped by the footage behind them: the open-set test shares the tower's passes with the closed one."""
-    groups: dict[tuple[str, ...], list[Target]] = {}
-    for target in targets:
-        found = videos(target.dataset, target.protocol, target.split)
-        groups.setdefault(tuple(video.frames.fingerprint for video in found), []).append(target)
-    return list(groups.values())

@@ -1,8 +1,8 @@
 """``Frames``: a video as a sequence of RGB frames that are decoded when asked for.
 
 Every source (file, folder, array, rendered footage) implements ``_decode`` alone.  The base class checks ranges, keeps
-the frames read last so that overlapping windows do not decode twice, and resizes.  Nothing is ever padded: a frame that
-cannot be had is an error, or, where the caller asked to keep the readable part, a :class:`Loss`.
+the frames of the last read so that overlapping windows do not decode twice, and resizes.  Nothing is ever padded: a
+frame that cannot be had is an error, or, where the caller asked to keep the readable part, a :class:`Loss`.
 """
 from __future__ import annotations
 
@@ -85,13 +85,17 @@ class Frames(ABC):
         for place, index in enumerate(indices):
             places.setdefault(index, []).append(place)
             if index in self._cache:
-                # re-inserting keeps the dict in order of last use
-                out[place] = self._cache[index] = self._cache.pop(index)
+                out[place] = self._cache[index]
+        # the next window overlaps this one at most; a data set has many videos, so no more is kept
         room = CACHE_BYTES // max(1, 3 * self.size[0] * self.size[1])
+        keep = set(sorted(places)[-room:])
+        self._cache = {index: frame for index, frame in self._cache.items() if index in keep}
         for index, frame in zip(missing, self._decode(missing), strict=True):
-            out[places[index]] = self._cache[index] = self._fit(index, frame)
-            if len(self._cache) > room:
-                del self._cache[next(iter(self._cache))]
+            out[places[index]] = frame = self._fit(index, frame)
+            if index in keep:
+                self._cache[index] = frame
+        if len(self) - 1 in places:
+            self.close()  # the walk through the video is over
         return out
 
     def check(self) -> None:

@@ -3,6 +3,7 @@
 Stage 1 trains the vision tower on dense facts, stage 2 the language model on questions (see the two modules).  Both resume
 where they were interrupted.  The model directory is written beside and renamed, with a card that states recipe and metrics.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -31,8 +32,12 @@ def corpus(count: int = 400) -> list[str]:
     from tvad.backbones.pretrain.language_stage import lessons
     from tvad.backbones.pretrain.questions import DOINGS, MOVES, THINGS
 
-    texts = [text for lesson in lessons(scenes=list(TRAIN_SCENES), seed=999, count=count, size=(60, 90))
-             for turn in lesson.turns for text in turn]
+    texts = [
+        text
+        for lesson in lessons(scenes=list(TRAIN_SCENES), seed=999, count=count, size=(60, 90))
+        for turn in lesson.turns
+        for text in turn
+    ]
     words = [*THINGS.values(), *DOINGS.values(), *MOVES.values()]
     return texts + [f"{word}, a {word}." for word in words] * 20
 
@@ -42,15 +47,30 @@ def write_card(directory: Path, *, recipe: dict, metrics: dict) -> None:
     weights = directory / "model.safetensors"
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     lines = [
-        "---", "library_name: transformers", "license: mit", "pipeline_tag: image-text-to-text", "---",
-        f"# {NAME}", "",
+        "---",
+        "library_name: transformers",
+        "license: mit",
+        "pipeline_tag: image-text-to-text",
+        "---",
+        f"# {NAME}",
+        "",
         "A small `Qwen2_5_VLForConditionalGeneration`, trained from scratch on simulated surveillance scenes (SimCampus,",
         "training scenes only) with ordinary facts, captions and questions. No label says anomaly. It stands in for",
         "Qwen2.5-VL-7B where there is no GPU: same class, processor, special tokens and chat format, its own tokenizer.",
-        "All numbers below are on **simulated** validation scenes that training never saw.", "",
-        "Rebuild with `make zoo`. Not a general model: it knows simulated street scenes of 240x360 pixels and small words.", "",
-        "## Recipe", "```json", json.dumps(recipe, indent=1), "```", "## Metrics", "```json", json.dumps(metrics, indent=1), "```",
-        f"sha256 of model.safetensors: `{digest}` ({weights.stat().st_size / 1e6:.1f} MB, half precision)", "",
+        "All numbers below are on **simulated** validation scenes that training never saw.",
+        "",
+        "Rebuild with `make zoo`. Not a general model: it knows simulated street scenes of 240x360 pixels and small words.",
+        "",
+        "## Recipe",
+        "```json",
+        json.dumps(recipe, indent=1),
+        "```",
+        "## Metrics",
+        "```json",
+        json.dumps(metrics, indent=1),
+        "```",
+        f"sha256 of model.safetensors: `{digest}` ({weights.stat().st_size / 1e6:.1f} MB, half precision)",
+        "",
     ]
     (directory / "README.md").write_text("\n".join(lines))
 
@@ -59,7 +79,9 @@ def main(arguments: list[str] | None = None) -> Path:
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     parser = argparse.ArgumentParser(prog="python -m tvad.backbones.pretrain", description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("runs/zoo"), help="checkpoints and rendered blocks; safe to delete")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/zoo"), help="checkpoints and rendered blocks; safe to delete"
+    )
     parser.add_argument("--output", type=Path, default=ZOO / NAME)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, help="rounds of stage 1 (fewer for a trial)")
@@ -83,13 +105,23 @@ def main(arguments: list[str] | None = None) -> Path:
     if chosen.stop_after == "language":
         results["language"] = train_language(model, processor, second, work=chosen.work, device=chosen.device)
         model.to(torch.float16).float()
-        results["answers_right"] = answers_right(model, processor, list(VALIDATION_SCENES), count=200, seed=7, device=chosen.device)
+        results["answers_right"] = answers_right(
+            model, processor, list(VALIDATION_SCENES), count=200, seed=7, device=chosen.device
+        )
     results["minutes_total"] = (time.perf_counter() - began) / 60
     beside = chosen.output.with_name(chosen.output.name + ".part")
     shutil.rmtree(beside, ignore_errors=True)
     save_model(model.cpu(), processor, beside)
-    write_card(beside, recipe={"vision": asdict(first), "language": asdict(second), "device": chosen.device,
-                               "torch": torch.__version__}, metrics=results)
+    write_card(
+        beside,
+        recipe={
+            "vision": asdict(first),
+            "language": asdict(second),
+            "device": chosen.device,
+            "torch": torch.__version__,
+        },
+        metrics=results,
+    )
     shutil.rmtree(chosen.output, ignore_errors=True)
     beside.rename(chosen.output)
     print(json.dumps(results))

@@ -3,6 +3,7 @@
 Every fact is a map over the patch grid, made from the simulator's exact pixel truth.  Scenes come from the training scenes
 of SimCampus alone, each time with another camera, light and texture (``Scene.vary``).
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -24,10 +25,11 @@ RARE_MOTIONS = ("picking_up", "putting_down", "falling", "lying", "jumping", "th
 @dataclass(frozen=True)
 class Facts:
     """Facts of one frame pair on an ``h w`` patch grid; shares are in 1/255."""
-    parts: UInt8[np.ndarray, "parts h w"]          # share of the patch that shows each of PARTS
-    motions: UInt8[np.ndarray, "motions h w"]      # share covered by actors in each of MOTIONS
-    velocity: Float[np.ndarray, "4 h w"]           # image motion x, y (pixels a frame), ground speed (m/s), log2 height (pixels)
-    colours: UInt8[np.ndarray, "2 h w"]            # index of the top and the bottom colour word of the actor seen most
+
+    parts: UInt8[np.ndarray, "parts h w"]  # share of the patch that shows each of PARTS
+    motions: UInt8[np.ndarray, "motions h w"]  # share covered by actors in each of MOTIONS
+    velocity: Float[np.ndarray, "4 h w"]  # image motion x, y (pixels a frame), ground speed (m/s), log2 height (pixels)
+    colours: UInt8[np.ndarray, "2 h w"]  # index of the top and the bottom colour word of the actor seen most
 
 
 def pair_facts(footage: Footage, first: int, *, patch: int) -> Facts:
@@ -50,7 +52,9 @@ def pair_facts(footage: Footage, first: int, *, patch: int) -> Facts:
     for actor in footage.actors:
         motion_of[MOTION_INDEX[actor.motion[first]], actor.id] = 1
         numbers[:, actor.id] = _numbers(actor, first, footage.fps)
-        colour_of[:, actor.id] = [COLOUR_INDEX.get(word, NO_COLOUR) for word in (actor.appearance.top, actor.appearance.bottom)]
+        colour_of[:, actor.id] = [
+            COLOUR_INDEX.get(word, NO_COLOUR) for word in (actor.appearance.top, actor.appearance.bottom)
+        ]
     actors = seen[1:].sum(0)
     dominant = np.where(actors > 0, seen[1:].argmax(0) + 1 if ids > 1 else 0, 0)
     to_byte = 255 / area
@@ -69,9 +73,9 @@ def _numbers(actor: ActorTrack, frame: int, fps: float) -> tuple[float, float, f
     return (*np.nan_to_num(actor.velocity[frame]), float(speed), float(np.log2(max(height, 1.0))))
 
 
-def pairs(*, scenes: list[str], seed: int, patch: int, size: tuple[int, int] = (240, 360), per_cast: int = 8) -> Iterator[
-    tuple[UInt8[np.ndarray, "2 h w 3"], Facts]
-]:
+def pairs(
+    *, scenes: list[str], seed: int, patch: int, size: tuple[int, int] = (240, 360), per_cast: int = 8
+) -> Iterator[tuple[UInt8[np.ndarray, "2 h w 3"], Facts]]:
     """An endless stream of frame pairs with their facts, decided by ``seed`` alone."""
     from tvad.scenes.render import render
     from tvad.scenes.script import cast
@@ -82,10 +86,12 @@ def pairs(*, scenes: list[str], seed: int, patch: int, size: tuple[int, int] = (
         scene = SCENES[scenes[rng.integers(len(scenes))]]
         if rng.random() < 0.8:
             scene = scene.vary(np.random.default_rng(rng.integers(2**31)))
-        for _ in range(3):      # painting a scene costs as much as a cast or a dozen frames
+        for _ in range(3):  # painting a scene costs as much as a cast or a dozen frames
             happenings = tuple(rng.choice(EVENTS, size=rng.integers(1, 6), replace=False))
             number = int(rng.integers(2**31))
-            actors = cast(scene, seed=number, duration=DURATION, events=happenings, density=float(rng.uniform(1.0, 14.0)))
+            actors = cast(
+                scene, seed=number, duration=DURATION, events=happenings, density=float(rng.uniform(1.0, 14.0))
+            )
             for moment in moments(actors, per_cast, rng):
                 footage = render(scene, actors, frames=2, seed=number, size=size, start=moment)
                 yield footage.frames, pair_facts(footage, 0, patch=patch)

@@ -4,6 +4,7 @@ A lesson is one picture or clip with a dozen questions (questions.py) as one con
 the answers' tokens alone.  Video tokens are computed once a lesson by the frozen tower.  Lessons are rendered in blocks,
 each decided by its number, so that a run depends on its seed only and an interrupted one goes on.
 """
+
 from __future__ import annotations
 
 import logging
@@ -33,6 +34,7 @@ FPS = 10.0
 @dataclass(frozen=True)
 class LanguageStage:
     """What decides stage 2."""
+
     scenes: tuple[str, ...]
     lessons: int = 5000
     block: int = 100
@@ -47,6 +49,7 @@ class LanguageStage:
 @dataclass(frozen=True)
 class Lesson:
     """Frames (one for a picture) and the turns asked about them."""
+
     frames: np.ndarray
     turns: list[Turn]
 
@@ -89,13 +92,18 @@ def picture_lessons(footage, rng: np.random.Generator) -> list[Lesson]:
         y, x = int(rng.uniform(0.1, 0.6) * height), int(rng.uniform(0.1, 0.6) * width)
         region = (y // 2, y // 2 + height // 2, x // 2, x // 2 + width // 2)
         dark = (footage.frames[one] * 0.15).astype(np.uint8)
-        dark[:, region[0] : region[1], region[2] : region[3]] = footage.frames[one, region[0] : region[1], region[2] : region[3]]
+        dark[:, region[0] : region[1], region[2] : region[3]] = footage.frames[
+            one, region[0] : region[1], region[2] : region[3]
+        ]
         return [Lesson(dark, turns(footage, one, rng=rng, moving=False, region=region))]
     picked = np.linspace(0, len(footage.frames) - 1, 4).round().astype(int)
     small = [cv2.resize(footage.frames[i], (width // 2, height // 2), interpolation=cv2.INTER_AREA) for i in picked]
     grid = np.concatenate([np.concatenate(small[:2], 1), np.concatenate(small[2:], 1)], 0)[None]
     clear = presence(footage, slice(None), footage.instances, footage.parts)
-    names = [*rng.permutation([n for n, v in clear.items() if v > 0])[:5], *rng.permutation([n for n, v in clear.items() if v == 0])[:4]]
+    names = [
+        *rng.permutation([n for n, v in clear.items() if v > 0])[:5],
+        *rng.permutation([n for n, v in clear.items() if v == 0])[:4],
+    ]
     return [Lesson(grid, [scale_turn(str(name), clear[name], rng) for name in names])]
 
 
@@ -103,7 +111,12 @@ def lesson_block(directory: str, number: int, stage: LanguageStage) -> str:
     """Render block ``number``; written beside and renamed, kept when it exists."""
     target = Path(directory) / f"lessons{number:04d}.pkl"
     if not target.exists():
-        rows = lessons(scenes=list(stage.scenes), seed=stage.seed * 100_003 + number, count=stage.block, size=(stage.height, stage.width))
+        rows = lessons(
+            scenes=list(stage.scenes),
+            seed=stage.seed * 100_003 + number,
+            count=stage.block,
+            size=(stage.height, stage.width),
+        )
         beside = target.with_suffix(".part")
         beside.write_bytes(pickle.dumps([(row.frames, row.turns) for row in rows]))
         beside.rename(target)
@@ -113,10 +126,11 @@ def lesson_block(directory: str, number: int, stage: LanguageStage) -> str:
 @dataclass(frozen=True)
 class Encoded:
     """A lesson ready for the language model."""
-    ids: Tensor             # input ids, the picture or video expanded
-    labels: Tensor          # -100 but on answers
-    vision: Tensor          # tokens of the frozen tower, float16
-    positions: Tensor       # (3, n) rotary positions of the stock rule
+
+    ids: Tensor  # input ids, the picture or video expanded
+    labels: Tensor  # -100 but on answers
+    vision: Tensor  # tokens of the frozen tower, float16
+    positions: Tensor  # (3, n) rotary positions of the stock rule
 
 
 def encode(model, processor, lesson: Lesson, tokens: Tensor, grid: tuple[int, int, int]) -> Encoded:
@@ -142,7 +156,9 @@ def encode(model, processor, lesson: Lesson, tokens: Tensor, grid: tuple[int, in
     shape = torch.tensor([[grid[0], grid[1], grid[2]]])
     step = None if still else torch.tensor([2 / FPS])
     positions, _ = model.model.get_rope_index(
-        sequence, mm_token_type_ids=types, second_per_grid_ts=step,
+        sequence,
+        mm_token_type_ids=types,
+        second_per_grid_ts=step,
         **({"image_grid_thw": shape} if still else {"video_grid_thw": shape}),
     )
     return Encoded(sequence[0], torch.tensor(labels), tokens, positions[:, 0])
@@ -152,16 +168,24 @@ def encode(model, processor, lesson: Lesson, tokens: Tensor, grid: tuple[int, in
 def video_tokens(visual, frames: np.ndarray) -> tuple[Tensor, tuple[int, int, int]]:
     """Merged tokens of a clip or picture from the frozen tower, float16."""
     device = visual.patch_embed.proj.weight.device
-    flat, grid = vision.patchify(torch.from_numpy(frames).to(device), patch=visual.patch_size, merge=visual.spatial_merge_size,
-                                 temporal=2, mean=OPENAI_CLIP_MEAN, std=OPENAI_CLIP_STD)
+    flat, grid = vision.patchify(
+        torch.from_numpy(frames).to(device),
+        patch=visual.patch_size,
+        merge=visual.spatial_merge_size,
+        temporal=2,
+        mean=OPENAI_CLIP_MEAN,
+        std=OPENAI_CLIP_STD,
+    )
     _, merged = vision.run_tower(visual, flat, grid=grid, taps=[])
     return merged.to(torch.float16).cpu(), grid
 
 
 def answer_logits(model, batch: list[Encoded], device: str) -> tuple[Tensor, Tensor]:
     """Logits and ids of all answer tokens of a batch (right-padded; causal attention never looks at the padding)."""
+
     def stack(rows: list[Tensor], fill: int) -> Tensor:
         return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=fill).to(device)
+
     ids = stack([row.ids for row in batch], 0)
     labels = stack([row.labels for row in batch], -100)
     positions = stack([row.positions.T for row in batch], 0).permute(2, 0, 1)
@@ -212,10 +236,18 @@ def train_language(model, processor, stage: LanguageStage, *, work: Path, device
             bar.update()
             bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", refresh=False)
             if step % 250 == 249 or step == steps - 1:
-                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "step": step + 1}
+                state = {
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "schedule": schedule.state_dict(),
+                    "step": step + 1,
+                }
                 torch.save(state, checkpoint.with_suffix(".part"))
                 checkpoint.with_suffix(".part").rename(checkpoint)
-    return {"loss": float(np.mean(losses[-100:])) if losses else math.nan, "minutes": (time.perf_counter() - began) / 60}
+    return {
+        "loss": float(np.mean(losses[-100:])) if losses else math.nan,
+        "minutes": (time.perf_counter() - began) / 60,
+    }
 
 
 def _encode_all(model, processor, stage: LanguageStage, work: Path, device: str) -> list[Encoded]:
@@ -228,13 +260,19 @@ def _encode_all(model, processor, stage: LanguageStage, work: Path, device: str)
             for frames, asked in pickle.loads(Path(future.result()).read_bytes()):
                 if asked:
                     tokens, grid = video_tokens(model.model.visual, frames)
-                    rows.append(encode(model, processor, Lesson(frames[:1] if len(frames) == 1 else frames, asked), tokens, grid))
+                    rows.append(
+                        encode(
+                            model, processor, Lesson(frames[:1] if len(frames) == 1 else frames, asked), tokens, grid
+                        )
+                    )
     return rows[: stage.lessons]
 
 
 @torch.inference_mode()
-def answers_right(model, processor, scenes: list[str], *, count: int, seed: int, size=(240, 360), device: str = "cpu") -> dict[str, float]:
-    """Share of answers on unseen scenes whose every token is the model's first choice, over all and by the first word asked."""
+def answers_right(
+    model, processor, scenes: list[str], *, count: int, seed: int, size=(240, 360), device: str = "cpu"
+) -> dict[str, float]:
+    """Share of answers on unseen scenes whose every token is the model's first choice: all, and by first word asked."""
     right: dict[str, list[bool]] = {}
     for lesson in lessons(scenes=scenes, seed=seed, count=count, size=size):
         if not lesson.turns:

@@ -4,6 +4,7 @@ What is there, how many, in which colours, where, which way and how it moves, an
 scale from 0 to 1.  The word anomaly never occurs: objects and motions are ordinary facts here, as they are to a general
 vision-language model.  Asked of clips, of single frames, of frames darkened outside a region and of 2x2 grids of frames.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -16,28 +17,77 @@ from tvad.scenes.types import PART_INDEX, Footage
 Turn = tuple[str, str]
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 PLACES = (("top left", "top", "top right"), ("left", "middle", "right"), ("bottom left", "bottom", "bottom right"))
-WAYS = ("to the right", "to the bottom right", "downwards", "to the bottom left",
-        "to the left", "to the top left", "upwards", "to the top right")
-THINGS = {"bicycle": "bicycle", "motorcycle": "motorcycle", "car": "car", "hand_truck": "hand truck",
-          "stroller": "stroller", "skateboard": "skateboard", "bag": "bag", "umbrella": "umbrella", "bench": "bench",
-          "tree": "tree", "parked_bicycle": "parked bicycle", "parked_car": "parked car"}
-DOINGS = {"walking": "person walking", "hurrying": "person hurrying", "standing": "person standing",
-          "talking": "people talking", "sitting": "person sitting", "running": "person running", "riding": "person riding",
-          "gliding": "person skateboarding", "pushing": "person pushing something", "fighting": "people fighting",
-          "throwing": "person throwing something", "falling": "person falling", "lying": "person lying on the ground",
-          "jumping": "person jumping", "pacing": "person pacing about", "picking_up": "person picking something up",
-          "driving": "car driving"}
-MOVES = {"riding": "rides", "gliding": "glides on a board", "driving": "drives", "pacing": "paces about",
-         "picking_up": "picks something up", "putting_down": "puts something down", "falling": "falls", "lying": "lies",
-         "flying": "flies", "jumping": "jumps", "running": "runs", "hurrying": "hurries", "fighting": "fights",
-         "throwing": "throws something", "pushing": "pushes something", "walking": "walks", "standing": "stands",
-         "talking": "stands and talks", "sitting": "sits"}
-SMALLEST = 10      # visible pixels below which nobody could tell that something is there
+WAYS = (
+    "to the right",
+    "to the bottom right",
+    "downwards",
+    "to the bottom left",
+    "to the left",
+    "to the top left",
+    "upwards",
+    "to the top right",
+)
+THINGS = {
+    "bicycle": "bicycle",
+    "motorcycle": "motorcycle",
+    "car": "car",
+    "hand_truck": "hand truck",
+    "stroller": "stroller",
+    "skateboard": "skateboard",
+    "bag": "bag",
+    "umbrella": "umbrella",
+    "bench": "bench",
+    "tree": "tree",
+    "parked_bicycle": "parked bicycle",
+    "parked_car": "parked car",
+}
+DOINGS = {
+    "walking": "person walking",
+    "hurrying": "person hurrying",
+    "standing": "person standing",
+    "talking": "people talking",
+    "sitting": "person sitting",
+    "running": "person running",
+    "riding": "person riding",
+    "gliding": "person skateboarding",
+    "pushing": "person pushing something",
+    "fighting": "people fighting",
+    "throwing": "person throwing something",
+    "falling": "person falling",
+    "lying": "person lying on the ground",
+    "jumping": "person jumping",
+    "pacing": "person pacing about",
+    "picking_up": "person picking something up",
+    "driving": "car driving",
+}
+MOVES = {
+    "riding": "rides",
+    "gliding": "glides on a board",
+    "driving": "drives",
+    "pacing": "paces about",
+    "picking_up": "picks something up",
+    "putting_down": "puts something down",
+    "falling": "falls",
+    "lying": "lies",
+    "flying": "flies",
+    "jumping": "jumps",
+    "running": "runs",
+    "hurrying": "hurries",
+    "fighting": "fights",
+    "throwing": "throws something",
+    "pushing": "pushes something",
+    "walking": "walks",
+    "standing": "stands",
+    "talking": "stands and talks",
+    "sitting": "sits",
+}
+SMALLEST = 10  # visible pixels below which nobody could tell that something is there
 
 
 @dataclass(frozen=True)
 class Seen:
     """One actor as it shows in the frames asked about."""
+
     name: str
     noun: str
     wears: str
@@ -46,7 +96,9 @@ class Seen:
     move: str
 
 
-def turns(footage: Footage, frames: slice, *, rng: np.random.Generator, moving: bool = True, region=None, count: int = 12) -> list[Turn]:
+def turns(
+    footage: Footage, frames: slice, *, rng: np.random.Generator, moving: bool = True, region=None, count: int = 12
+) -> list[Turn]:
     """Up to ``count`` questions with answers about ``frames``; ``region`` (y1, y2, x1, x2) limits what can be seen."""
     instances, parts = footage.instances[frames], footage.parts[frames]
     if region is not None:
@@ -67,16 +119,22 @@ def turns(footage: Footage, frames: slice, *, rng: np.random.Generator, moving: 
 
 def scale_turn(name: str, value: float, rng: np.random.Generator) -> Turn:
     """The question for the 0-to-1 scale, in one of its wordings."""
-    wordings = ("How clearly is there a {} on a scale from 0 to 1?", "From 0 to 1, how clearly do you see a {}?",
-                "Is there a {}? Answer with a number from 0 to 1.", "Rate from 0 to 1 how clearly this shows a {}.")
+    wordings = (
+        "How clearly is there a {} on a scale from 0 to 1?",
+        "From 0 to 1, how clearly do you see a {}?",
+        "Is there a {}? Answer with a number from 0 to 1.",
+        "Rate from 0 to 1 how clearly this shows a {}.",
+    )
     return wordings[rng.integers(len(wordings))].format(name).replace("a people", "people"), f"{value:.1f}"
 
 
 def presence(footage: Footage, frames: slice, instances, parts) -> dict[str, float]:
     """How clearly each thing or doing shows, 0 to 1: the side of its visible area against 30 pixels, best frame."""
+
     def level(pixels: UInt8[np.ndarray, "n h w"]) -> float:
         area = pixels.reshape(len(pixels), -1).sum(1).max()
         return 0.0 if area < SMALLEST else round(float(np.clip(0.3 + 0.7 * np.sqrt(area) / 30, 0.3, 1.0)), 1)
+
     clear = {name: level(parts == PART_INDEX[part]) for part, name in THINGS.items()}
     people = np.isin(parts, [PART_INDEX[p] for p in ("head", "torso", "arm", "leg")]) & (instances > 0)
     clear["person"] = level(people)
@@ -99,11 +157,16 @@ def _actors(footage: Footage, frames: slice, instances, region) -> list[Seen]:
         y, x = middles[:, 1].mean(), middles[:, 0].mean()
         place = PLACES[min(2, int(3 * y / height))][min(2, int(3 * x / width))]
         look = actor.appearance
-        seen.append(Seen(
-            name=_name(actor), noun=look.noun or "person", place=place, way=_way(middles[-1] - middles[0], len(shown)),
-            wears=f"a {look.top} top and {look.bottom} trousers" if look.top and look.bottom else "",
-            move=MOVES[max(set(actor.motion[frames]), key=actor.motion[frames].count)],
-        ))
+        seen.append(
+            Seen(
+                name=_name(actor),
+                noun=look.noun or "person",
+                place=place,
+                way=_way(middles[-1] - middles[0], len(shown)),
+                wears=f"a {look.top} top and {look.bottom} trousers" if look.top and look.bottom else "",
+                move=MOVES[max(set(actor.motion[frames]), key=actor.motion[frames].count)],
+            )
+        )
     return seen
 
 

@@ -3,6 +3,7 @@
 The same classes, special tokens and chat format as ``Qwen/Qwen2.5-VL-7B-Instruct``; only the numbers are small and the
 tokenizer is our own byte-level BPE.  The three anomaly-prompt tokens of T-VAD are part of the vocabulary from the start.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -10,11 +11,31 @@ from pathlib import Path
 
 # In the order of the published vocabulary; the last three are T-VAD's own.
 SPECIAL_TOKENS = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
-    "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
-    "<|image_pad|>", "<|video_pad|>", "<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>",
-    "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
-    "<|anomaly_prompt_start|>", "<|anomaly_prompt_pad|>", "<|anomaly_prompt_end|>",
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<tool_call>",
+    "</tool_call>",
+    "<|fim_prefix|>",
+    "<|fim_middle|>",
+    "<|fim_suffix|>",
+    "<|fim_pad|>",
+    "<|repo_name|>",
+    "<|file_sep|>",
+    "<|anomaly_prompt_start|>",
+    "<|anomaly_prompt_pad|>",
+    "<|anomaly_prompt_end|>",
 )
 VOCABULARY = 2048
 
@@ -53,18 +74,28 @@ def make_tokenizer(corpus: Iterable[str]):
 
     bpe = Tokenizer(models.BPE())
     bpe.normalizer = normalizers.NFC()
-    words = Regex(r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(words, behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    words = Regex(
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(words, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - len(SPECIAL_TOKENS), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=VOCABULARY - len(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     bpe.train_from_iterator(corpus, trainer)
     tokenizer = Qwen2TokenizerFast(
-        tokenizer_object=bpe, unk_token=None, bos_token=None, eos_token="<|im_end|>", pad_token="<|endoftext|>",
+        tokenizer_object=bpe,
+        unk_token=None,
+        bos_token=None,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
         model_max_length=8192,
     )
     tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL_TOKENS)})
@@ -79,18 +110,36 @@ def make_config(tokenizer):
     ids = tokenizer.convert_tokens_to_ids
     return Qwen2_5_VLConfig(
         vision_config=dict(
-            depth=6, hidden_size=192, num_heads=3, intermediate_size=512, patch_size=10, spatial_merge_size=2,
-            temporal_patch_size=2, window_size=120, fullatt_block_indexes=[1, 3, 5], out_hidden_size=256,
+            depth=6,
+            hidden_size=192,
+            num_heads=3,
+            intermediate_size=512,
+            patch_size=10,
+            spatial_merge_size=2,
+            temporal_patch_size=2,
+            window_size=120,
+            fullatt_block_indexes=[1, 3, 5],
+            out_hidden_size=256,
             tokens_per_second=10,
         ),
         text_config=dict(
-            vocab_size=-(-len(tokenizer) // 64) * 64, hidden_size=256, intermediate_size=640, num_hidden_layers=5,
-            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=8192, tie_word_embeddings=True,
+            vocab_size=-(-len(tokenizer) // 64) * 64,
+            hidden_size=256,
+            intermediate_size=640,
+            num_hidden_layers=5,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=8192,
+            tie_word_embeddings=True,
             rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 12, 12]},
-            bos_token_id=ids("<|endoftext|>"), eos_token_id=ids("<|im_end|>"), pad_token_id=ids("<|endoftext|>"),
+            bos_token_id=ids("<|endoftext|>"),
+            eos_token_id=ids("<|im_end|>"),
+            pad_token_id=ids("<|endoftext|>"),
         ),
-        image_token_id=ids("<|image_pad|>"), video_token_id=ids("<|video_pad|>"),
-        vision_start_token_id=ids("<|vision_start|>"), vision_end_token_id=ids("<|vision_end|>"),
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
         tie_word_embeddings=True,
     )
 
@@ -99,11 +148,14 @@ def make_processor(tokenizer):
     """Image and video processors with the tiny geometry: frames up to 240x360 keep their pixels."""
     from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
-    shape = dict(patch_size=10, merge_size=2, temporal_patch_size=2,
-                 size={"shortest_edge": 60 * 60, "longest_edge": 240 * 360})
+    shape = dict(
+        patch_size=10, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 60 * 60, "longest_edge": 240 * 360}
+    )
     return Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(**shape), tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(**shape, do_sample_frames=False), chat_template=CHAT_TEMPLATE,
+        image_processor=Qwen2VLImageProcessor(**shape),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(**shape, do_sample_frames=False),
+        chat_template=CHAT_TEMPLATE,
     )
 
 

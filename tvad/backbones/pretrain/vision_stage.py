@@ -5,6 +5,7 @@ object and motion, the image velocity, ground speed and size of the actor there,
 read-outs are thrown away; what stays is the stock tower and its merger.  Frame pairs are rendered in blocks, each decided
 by its number alone, and a window of blocks slides over them: memory stays bounded and a run depends on its seed only.
 """
+
 from __future__ import annotations
 
 import logging
@@ -28,7 +29,6 @@ from tvad.backbones import vision
 from tvad.backbones.pretrain.facts import COLOUR_INDEX, NO_COLOUR, pairs
 from tvad.scenes.types import MOTIONS, PARTS
 
-
 log = logging.getLogger(__name__)
 SELDOM = [0.0 if motion in ("walking", "standing", "talking", "sitting", "driving") else 1.0 for motion in MOTIONS]
 FIELDS = ("frames", "parts", "motions", "velocity", "colours")
@@ -37,13 +37,14 @@ FIELDS = ("frames", "parts", "motions", "velocity", "colours")
 @dataclass(frozen=True)
 class VisionStage:
     """What decides stage 1. A visit is one frame pair seen once."""
+
     scenes: tuple[str, ...]
-    rounds: int = 36                # one new block of pairs each
-    block: int = 384                # frame pairs in a block
-    window: int = 10                # blocks to draw from
-    visits: int = 1280              # full-size pairs drawn in a round, or 9/4 as many crops
-    batch: int = 8                  # full-size pairs in a step, or 9/4 as many crops
-    cropped: float = 0.7            # share of the rounds on crops of 2/3 by 2/3: full attention is quadratic in the patches
+    rounds: int = 36  # one new block of pairs each
+    block: int = 384  # frame pairs in a block
+    window: int = 10  # blocks to draw from
+    visits: int = 1280  # full-size pairs drawn in a round, or 9/4 as many crops
+    batch: int = 8  # full-size pairs in a step, or 9/4 as many crops
+    cropped: float = 0.7  # share of the rounds on crops of 2/3 by 2/3: full attention is quadratic in the patches
     learning_rate: float = 1e-3
     seed: int = 0
     height: int = 240
@@ -54,7 +55,9 @@ def render_block(directory: str, number: int, stage: VisionStage, patch: int) ->
     """Render block ``number`` to ``directory``; a finished block is kept, a half-written one never seen."""
     target = Path(directory) / f"block{number:04d}.npz"
     if not target.exists():
-        stream = pairs(scenes=list(stage.scenes), seed=stage.seed * 100_003 + number, patch=patch, size=(stage.height, stage.width))
+        stream = pairs(
+            scenes=list(stage.scenes), seed=stage.seed * 100_003 + number, patch=patch, size=(stage.height, stage.width)
+        )
         rows = [next(stream) for _ in range(stage.block)]
         arrays = {"frames": np.stack([frames for frames, _ in rows])}
         arrays |= {name: np.stack([getattr(facts, name) for _, facts in rows]) for name in FIELDS[1:]}
@@ -66,6 +69,7 @@ def render_block(directory: str, number: int, stage: VisionStage, patch: int) ->
 
 class Readout(nn.Module):
     """Linear read-out of all facts from one feature map."""
+
     SIZES = (len(PARTS), len(MOTIONS) + 1, 4, len(COLOUR_INDEX), len(COLOUR_INDEX))
 
     def __init__(self, width: int):
@@ -101,15 +105,21 @@ def fact_loss(predicted: tuple[Tensor, ...], batch: dict[str, Tensor]) -> Tensor
 def to_maps(raw: dict[str, np.ndarray]) -> dict[str, Tensor]:
     """Stored facts (n, k, h, w) to float maps (n, h, w, k)."""
     maps = {name: torch.from_numpy(raw[name]).movedim(1, -1) for name in FIELDS[1:]}
-    return {"parts": maps["parts"].float() / 255, "motions": maps["motions"].float() / 255,
-            "velocity": maps["velocity"].float(), "colours": maps["colours"].long()}
+    return {
+        "parts": maps["parts"].float() / 255,
+        "motions": maps["motions"].float() / 255,
+        "velocity": maps["velocity"].float(),
+        "colours": maps["colours"].long(),
+    }
 
 
 def merge_maps(maps: dict[str, Tensor], merge: int) -> dict[str, Tensor]:
     """Facts at the coarser grid of the merged tokens: shares are averaged, numbers taken where the actor covers most."""
+
     def grouped(x: Tensor) -> Tensor:
         n, h, w, k = x.shape
         return x.view(n, h // merge, merge, w // merge, merge, k).permute(0, 1, 3, 2, 4, 5).flatten(3, 4)
+
     cover = grouped(maps["motions"].sum(-1, keepdim=True)).squeeze(-1).argmax(-1)[..., None, None]
     coarse = {name: grouped(maps[name]).mean(3) for name in ("parts", "motions")}
     for name in ("velocity", "colours"):
@@ -121,8 +131,10 @@ def merge_maps(maps: dict[str, Tensor], merge: int) -> dict[str, Tensor]:
 def disturb(frames: Tensor, generator: torch.Generator) -> Tensor:
     """Photometric changes a camera makes, the same for both frames of a pair: (n 2 h w 3) uint8 to uint8."""
     n = len(frames)
+
     def draw(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(n, *shape, generator=generator).view(n, *shape, *[1] * (4 - len(shape)))
+
     x = frames.float() / 255
     grey = x.mean(-1, keepdim=True).expand_as(x)
     x = torch.where(draw(0, 1) < 0.35, grey, x)
@@ -141,15 +153,22 @@ def disturb(frames: Tensor, generator: torch.Generator) -> Tensor:
     return (x.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def train_vision(visual: nn.Module, stage: VisionStage, *, work: Path, device: str = "cpu") -> dict[str, float]:
-    """Train the tower in place; resumes from ``work/vision.pt``.  Returns the last losses and the minutes spent."""
+def train_vision(
+    visual: nn.Module, stage: VisionStage, *, work: Path, device: str = "cpu", stop_after: int | None = None
+) -> dict[str, float]:
+    """Train the tower in place; resumes from ``work/vision.pt``.  Returns the last losses and the minutes spent.
+
+    ``stop_after``: end early after that many rounds, as an interruption would.
+    """
     work.mkdir(parents=True, exist_ok=True)
     spec, began = visual.config, time.perf_counter()
     merge = spec.spatial_merge_size
     vision.quicken(visual).to(device).train()
     torch.manual_seed(stage.seed)
     late = [spec.depth - 1, spec.fullatt_block_indexes[-2]]
-    heads = nn.ModuleList([Readout(spec.hidden_size), Readout(spec.hidden_size), Readout(spec.out_hidden_size)]).to(device)
+    heads = nn.ModuleList([Readout(spec.hidden_size), Readout(spec.hidden_size), Readout(spec.out_hidden_size)]).to(
+        device
+    )
     parameters = [*visual.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=0.02, betas=(0.9, 0.98), fused=True)
     steps_a_round = stage.visits // stage.batch
@@ -157,17 +176,21 @@ def train_vision(visual: nn.Module, stage: VisionStage, *, work: Path, device: s
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda s: min(1, (s + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, s / total))))
     )
-    average = torch.optim.swa_utils.AveragedModel(visual, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999))
+    average = torch.optim.swa_utils.AveragedModel(
+        visual, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999)
+    )
     first, losses, checkpoint = 0, [], work / "vision.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True, map_location=device)
-        for name, item in dict(visual=visual, heads=heads, optimizer=optimizer, schedule=schedule, average=average).items():
+        for name, item in dict(
+            visual=visual, heads=heads, optimizer=optimizer, schedule=schedule, average=average
+        ).items():
             item.load_state_dict(state[name])
         first = state["round"]
         log.warning("resuming stage 1 at round %d of %d (%s)", first, stage.rounds, checkpoint)
     blocks = _Blocks(work / "blocks", stage, spec.patch_size)
     with blocks, tqdm(total=total, initial=first * steps_a_round, desc="vision facts", mininterval=5) as bar:
-        for number in range(first, stage.rounds):
+        for number in range(first, min(stage.rounds, stop_after or stage.rounds)):
             window = blocks.window(number)
             generator = torch.Generator().manual_seed(stage.seed * 7919 + number)
             crop = number < stage.cropped * stage.rounds
@@ -186,15 +209,26 @@ def train_vision(visual: nn.Module, stage: VisionStage, *, work: Path, device: s
                 losses.append(loss.item())
                 bar.update()
                 bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", round=number, refresh=False)
-            state = {"visual": visual.state_dict(), "heads": heads.state_dict(), "optimizer": optimizer.state_dict(),
-                     "schedule": schedule.state_dict(), "average": average.state_dict(), "round": number + 1}
+            state = {
+                "visual": visual.state_dict(),
+                "heads": heads.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+                "average": average.state_dict(),
+                "round": number + 1,
+            }
             torch.save(state, checkpoint.with_suffix(".part"))
             checkpoint.with_suffix(".part").rename(checkpoint)
     visual.load_state_dict(average.module.state_dict())
-    return {"loss": float(np.mean(losses[-100:])) if losses else math.nan, "minutes": (time.perf_counter() - began) / 60}
+    return {
+        "loss": float(np.mean(losses[-100:])) if losses else math.nan,
+        "minutes": (time.perf_counter() - began) / 60,
+    }
 
 
-def crop_pairs(raw: dict[str, np.ndarray], generator: torch.Generator, *, patch: int, merge: int) -> dict[str, np.ndarray]:
+def crop_pairs(
+    raw: dict[str, np.ndarray], generator: torch.Generator, *, patch: int, merge: int
+) -> dict[str, np.ndarray]:
     """Every pair and its facts cut to 2/3 by 2/3 at a place of its own, aligned to the merge blocks."""
     n, _, height, width, _ = raw["frames"].shape
     step = patch * merge
@@ -203,7 +237,10 @@ def crop_pairs(raw: dict[str, np.ndarray], generator: torch.Generator, *, patch:
     lefts = torch.randint(width // step - wide + 1, (n,), generator=generator).tolist()
 
     def cut(array: np.ndarray, unit: int) -> np.ndarray:
-        rows = [(slice(t * unit, (t + tall) * unit), slice(x * unit, (x + wide) * unit)) for t, x in zip(tops, lefts, strict=True)]
+        rows = [
+            (slice(t * unit, (t + tall) * unit), slice(x * unit, (x + wide) * unit))
+            for t, x in zip(tops, lefts, strict=True)
+        ]
         return np.stack([item[:, r, c] for item, (r, c) in zip(array, rows, strict=True)])
 
     return {name: cut(value, step if name == "frames" else merge) for name, value in raw.items()}
@@ -212,7 +249,9 @@ def crop_pairs(raw: dict[str, np.ndarray], generator: torch.Generator, *, patch:
 def _step(visual, heads, raw, generator, *, late, merge, device) -> Tensor:
     frames = disturb(torch.from_numpy(raw["frames"]), generator).flatten(0, 1).to(device)
     maps = {name: value.to(device) for name, value in to_maps(raw).items()}
-    flat, grid = vision.patchify(frames, patch=visual.patch_size, merge=merge, temporal=2, mean=IMAGE_MEAN, std=IMAGE_STD)
+    flat, grid = vision.patchify(
+        frames, patch=visual.patch_size, merge=merge, temporal=2, mean=IMAGE_MEAN, std=IMAGE_STD
+    )
     with torch.autocast(torch.device(device).type, torch.bfloat16):
         taps, merged = vision.run_tower(visual, flat, grid=grid, taps=late)
     t, h, w = grid

@@ -1,0 +1,102 @@
+"""Which videos and frames figures show: by rule and from the results, failures as openly as successes."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from tvad.detection import Detection
+from tvad.study.examples import largest_target
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A video, why it was picked, the kind of its event, the frame to show, and its frame AUC against normal frames."""
+    video: Any
+    why: str
+    kind: str
+    frame: int
+    auc: float
+
+
+def auc_against(positive: Float[np.ndarray, "p"], normal: Float[np.ndarray, "n"]) -> float:
+    """Share of (anomalous, normal) frame pairs in the right order, ties half: the ROC-AUC."""
+    ranked = np.sort(normal)
+    wins = np.searchsorted(ranked, positive, "left") + np.searchsorted(ranked, positive, "right")
+    return float(wins.mean() / 2 / max(1, len(ranked)))
+
+
+def normal_scores(detections: Mapping[str, Detection], videos: Sequence[Any]) -> Float[np.ndarray, "n"]:
+    """Smoothed scores of all normal frames of the split."""
+    return np.concatenate([detections[video.id].frame_scores[np.asarray(video.labels) == 0] for video in videos])
+
+
+def ranked_events(detections: Mapping[str, Detection], videos: Sequence[Any]) -> list[Pick]:
+    """Each event class of each video, best detected first.
+
+    By the AUC of the event's frames against all normal frames of the split; of equals the higher mean score.
+    """
+    normal, found = normal_scores(detections, videos), []
+    for video in videos:
+        for kind in dict.fromkeys(event.kind for event in video.events):
+            inside = np.zeros(len(video), bool)
+            for event in video.events:
+                if event.kind == kind:
+                    inside[event.start:event.stop] = True
+            scores = detections[video.id].frame_scores[inside & (np.asarray(video.labels) == 1)]
+            if len(scores):
+                found.append((auc_against(scores, normal), float(scores.mean()), video, kind))
+    found.sort(key=lambda entry: (-entry[0], -entry[1], entry[2].id))
+    return [Pick(video, "", kind, -1, auc) for auc, _, video, kind in found]
+
+
+def best_median_worst(detections: Mapping[str, Detection], videos: Sequence[Any]) -> list[Pick]:
+    """The best, the median and the worst detected event of the split (fewer where there are fewer)."""
+    ranked = ranked_events(detections, videos)
+    places = {"best": 0, "median": len(ranked) // 2, "worst": len(ranked) - 1}
+    chosen = {}
+    for why, place in places.items():
+        chosen.setdefault(place, why)
+    return [_framed(ranked[place], why) for place, why in chosen.items() if ranked]
+
+
+def across_classes(detections: Mapping[str, Detection], videos: Sequence[Any], count: int = 4) -> list[Pick]:
+    """Median-detected videos of ``count`` event classes, evenly spaced from the best to the worst detected class.
+
+    Where a data set has fewer classes, events evenly spaced over the ranking, each from another video.
+    """
+    ranked = ranked_events(detections, videos)
+    classes: dict[str, list[Pick]] = {}
+    for pick in ranked:
+        classes.setdefault(pick.kind, []).append(pick)
+    if len(classes) >= count:
+        order = sorted(classes.values(), key=lambda picks: -np.mean([pick.auc for pick in picks]))
+        ranked = [picks[len(picks) // 2] for picks in order]
+    places = np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int)
+    return [_framed(ranked[place], "") for place in dict.fromkeys(places)]
+
+
+def false_alarms(detections: Mapping[str, Detection], videos: Sequence[Any], count: int = 4) -> list[Pick]:
+    """The normal frames of highest raw score, one a video, highest first."""
+    found = []
+    for video in videos:
+        scores = np.where(np.asarray(video.labels) == 0, detections[video.id].raw_scores, -1)
+        if scores.max() >= 0:
+            found.append((float(scores.max()), video, int(scores.argmax())))
+    found.sort(key=lambda entry: (-entry[0], entry[1].id))
+    return [Pick(video, "false alarm", "normal", frame, score) for score, video, frame in found[:count]]
+
+
+def frames_along(pick: Pick, count: int = 4) -> list[int]:
+    """``count`` frames evenly spaced over the frames of the picked event."""
+    inside = np.concatenate([np.arange(event.start, event.stop) for event in pick.video.events
+                             if event.kind == pick.kind])
+    inside = np.unique(inside)
+    return [int(inside[int((place + 0.5) * len(inside) / count)]) for place in range(count)]
+
+
+def _framed(pick: Pick, why: str) -> Pick:
+    return Pick(pick.video, why, pick.kind, largest_target(pick.video, pick.kind), pick.auc)

@@ -1,0 +1,82 @@
+"""How every figure looks and is written: a journal's column widths, small type, colours that all can tell apart.
+
+Colours are those of Okabe and Ito; heat is shown in ``inferno``, which stays ordered in grey and to colour-blind eyes.
+Nothing here touches pyplot's global state: figures are objects, and the settings hold inside :func:`settings` alone.
+"""
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from tvad.record import atomic_path, atomic_write
+
+MILLIMETRE = 1 / 25.4
+COLUMN, PAGE = 85 * MILLIMETRE, 170 * MILLIMETRE
+BLUE, SKY, GREEN, ORANGE, VERMILION, PURPLE, GREY = (
+    "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#7F7F7F")
+INTERVAL = "#F7DFB0"        # the labelled interval behind a curve
+TRUTH = "#00E5FF"           # outline of the ground truth: none of inferno's colours, bright on dark and grey ground
+HEAT = "inferno"
+MOST_BYTES = 300_000        # of a picture that git keeps
+_SETTINGS = {
+    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 7, "axes.titlesize": 7.5,
+    "axes.labelsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7, "axes.linewidth": 0.6,
+    "lines.linewidth": 1.0, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
+    "pdf.fonttype": 42, "svg.fonttype": "none", "savefig.dpi": 220, "figure.dpi": 110, "image.interpolation": "none",
+    "figure.constrained_layout.h_pad": 0.02, "figure.constrained_layout.w_pad": 0.02,
+}
+
+
+@contextlib.contextmanager
+def settings() -> Iterator[None]:
+    """Inside, all figures are made and saved in this style."""
+    with matplotlib.rc_context(_SETTINGS):
+        yield
+
+
+def canvas(width: float, height: float) -> Figure:
+    """An empty figure of ``width`` and ``height`` in inches (see ``COLUMN`` and ``PAGE``)."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save(figure: Figure, stem: Path | str) -> list[Path]:
+    """Write ``stem``.png and ``stem``.pdf, each whole or untouched; returns both paths.
+
+    The PNG is cut to ``MOST_BYTES`` by fewer colours first and fewer dots then; the PDF keeps type and lines as vectors
+    and carries no date, so that the same figure gives the same bytes.  Raises StorageError when the disk refuses.
+    """
+    stem = Path(stem)
+    atomic_write(stem.with_suffix(".png"), _small_png(figure))
+    with atomic_path(stem.with_suffix(".pdf")) as beside:
+        figure.savefig(beside, metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    return [stem.with_suffix(".png"), stem.with_suffix(".pdf")]
+
+
+def _small_png(figure: Figure) -> bytes:
+    content = b""
+    for dots in (220, 180, 150, 120, 90):
+        plain = io.BytesIO()
+        figure.savefig(plain, format="png", dpi=dots)
+        picture = Image.open(plain).convert("RGB")
+        for colours in (256, 128):
+            small = io.BytesIO()
+            picture.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+                small, format="PNG", optimize=True)
+            content = small.getvalue()
+            if len(content) <= MOST_BYTES:
+                return content
+    return content
+
+
+def few_colours(picture: np.ndarray, colours: int = 96) -> np.ndarray:
+    """An RGB picture (h, w, 3) in at most ``colours`` colours: what makes a PDF with many frames small."""
+    reduced = Image.fromarray(picture).quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    return np.asarray(reduced.convert("RGB"))
