@@ -251,9 +251,7 @@ def _choose_attention(wanted: str, device: torch.device) -> tuple[str, str]:
     try:
         import flash_attn  # noqa: F401
     except ImportError:
-        reason = (
-            "sdpa, windows batched (flash_attn not importable); expect a slower vision tower, pip install flash-attn"
-        )
+        reason = "sdpa, windows batched (flash_attn not importable); expect a slower vision tower, pip install flash-attn"
         warnings.warn(f"attention: {reason}", stacklevel=3)
         return "sdpa", reason
     return "flash_attention_2", "flash_attention_2"

@@ -56,9 +56,7 @@ class BatchedWindowAttention(Qwen2_5_VLVisionAttention):
             for length in sorted(set(lengths)):
                 chosen = torch.tensor([i for i, n in enumerate(lengths) if n == length], device=starts.device)
                 rows = (starts[chosen].long()[:, None] + torch.arange(length, device=starts.device)).flatten()
-                mixed = mixed.index_copy(
-                    0, rows, self._attend(query[rows], key[rows], value[rows], windows=len(chosen))
-                )
+                mixed = mixed.index_copy(0, rows, self._attend(query[rows], key[rows], value[rows], windows=len(chosen)))
         return self.proj(mixed.reshape(tokens, -1))
 
     def _attend(self, query, key, value, *, windows: int):
@@ -130,8 +128,7 @@ def run_tower(
     """
     kept: dict[int, Tensor] = {}
     hooks = [
-        visual.blocks[i].register_forward_hook(lambda _m, _a, out, i=i: kept.__setitem__(i, out))
-        for i in sorted(set(taps))
+        visual.blocks[i].register_forward_hook(lambda _m, _a, out, i=i: kept.__setitem__(i, out)) for i in sorted(set(taps))
     ]
     grid_thw = torch.tensor([grid], device=patches.device)
     merge = visual.spatial_merge_size

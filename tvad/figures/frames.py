@@ -63,7 +63,8 @@ def after(page: Any) -> tuple[Figure, str]:
 
 def _examples(page: Any, heats: np.ndarray, when: str, more: str) -> tuple[Figure, str]:
     names, frames = [str(name) for name in page.examples["videos"]], [int(n) for n in page.examples["frames"]]
-    figure, panels = _grid(2 * len(names), len(names), _aspect(page))
+    # The bar beside the maps takes a share of the width.
+    figure, panels = _grid(2 * len(names), len(names), 0.93 * _aspect(page))
     for column, (name, frame, heat) in enumerate(zip(names, frames, heats)):
         video, inches = page.video(name), PAGE / len(names)
         mask = mask_at(video, frame)
@@ -148,7 +149,7 @@ def _heat_panel(axes: Any, page: Any, pick: Pick, frame: int) -> None:
 def _grid(count: int, columns: int, aspect: float) -> tuple[Figure, list[Any]]:
     """A page-wide figure of ``count`` picture panels, row by row, with room for one line of title each."""
     rows = -(-count // columns)
-    figure = canvas(PAGE, rows * (PAGE / columns * aspect + 0.19) + 0.05)
+    figure = canvas(PAGE, rows * (PAGE / columns * aspect + 0.13))
     panels = [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
     return figure, panels
 

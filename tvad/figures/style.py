@@ -50,7 +50,7 @@ def canvas(width: float, height: float) -> Figure:
 def save(figure: Figure, stem: Path | str) -> list[Path]:
     """Write ``stem``.png and ``stem``.pdf, each whole or untouched; returns both paths.
 
-    The PNG is cut to ``MOST_BYTES`` by fewer colours first and fewer dots then; the PDF keeps type and lines as vectors
+    The PNG is cut to ``MOST_BYTES`` by fewer dots first and fewer colours then; the PDF keeps type and lines as vectors
     and carries no date, so that the same figure gives the same bytes.  Raises StorageError when the disk refuses.
     """
     stem = Path(stem)
@@ -62,21 +62,24 @@ def save(figure: Figure, stem: Path | str) -> list[Path]:
 
 def _small_png(figure: Figure) -> bytes:
     content = b""
-    for dots in (220, 180, 150, 120, 90):
-        plain = io.BytesIO()
+    for dots, colours in ((220, None), (180, None), (180, 256), (150, 256), (120, 256), (100, 128)):
+        plain, small = io.BytesIO(), io.BytesIO()
         figure.savefig(plain, format="png", dpi=dots)
         picture = Image.open(plain).convert("RGB")
-        for colours in (256, 128):
-            small = io.BytesIO()
-            picture.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
-                small, format="PNG", optimize=True)
-            content = small.getvalue()
-            if len(content) <= MOST_BYTES:
-                return content
+        _reduced(picture, colours).save(small, format="PNG", optimize=True)
+        content = small.getvalue()
+        if len(content) <= MOST_BYTES:
+            break
     return content
 
 
-def few_colours(picture: np.ndarray, colours: int = 96) -> np.ndarray:
+def few_colours(picture: np.ndarray, colours: int = 128) -> np.ndarray:
     """An RGB picture (h, w, 3) in at most ``colours`` colours: what makes a PDF with many frames small."""
-    reduced = Image.fromarray(picture).quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    return np.asarray(reduced.convert("RGB"))
+    return np.asarray(_reduced(Image.fromarray(picture), colours).convert("RGB"))
+
+
+def _reduced(picture: Image.Image, colours: int | None) -> Image.Image:
+    # Maximum coverage keeps rare colours, such as outlines and clothes; the median cut lets the lawn have them all.
+    if colours is None:
+        return picture
+    return picture.quantize(colours, method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)

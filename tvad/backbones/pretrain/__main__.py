@@ -42,6 +42,19 @@ def corpus(count: int = 400) -> list[str]:
     return texts + [f"{word}, a {word}." for word in words] * 20
 
 
+def keep(path: Path, result: dict) -> dict:
+    """The result of a stage as its own run stated it: a resumed, finished stage has nothing new to say."""
+    if not path.exists():
+        path.write_text(json.dumps(result))
+    return json.loads(path.read_text())
+
+
+def round_to_half(module: torch.nn.Module) -> None:
+    """Round the parameters to what half precision can hold; buffers such as rotary frequencies stay exact."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.half().float()
+
+
 def write_card(directory: Path, *, recipe: dict, metrics: dict) -> None:
     """Model card with recipe, seeds, minutes, metrics and the weights' hash."""
     weights = directory / "model.safetensors"
@@ -99,12 +112,18 @@ def main(arguments: list[str] | None = None) -> Path:
     tokenizer = make_tokenizer(corpus())
     model = Qwen2_5_VLForConditionalGeneration(make_config(tokenizer))
     processor = make_processor(tokenizer)
-    results = {"vision": train_vision(model.model.visual, first, work=chosen.work, device=chosen.device)}
+    results = {
+        "vision": keep(
+            chosen.work / "vision.json", train_vision(model.model.visual, first, work=chosen.work, device=chosen.device)
+        )
+    }
     # What is committed is half precision: everything downstream must learn on exactly the rounded tower.
-    model.model.visual.to(torch.float16).float()
+    round_to_half(model.model.visual)
     if chosen.stop_after == "language":
-        results["language"] = train_language(model, processor, second, work=chosen.work, device=chosen.device)
-        model.to(torch.float16).float()
+        results["language"] = keep(
+            chosen.work / "language.json", train_language(model, processor, second, work=chosen.work, device=chosen.device)
+        )
+        round_to_half(model)
         results["answers_right"] = answers_right(
             model, processor, list(VALIDATION_SCENES), count=200, seed=7, device=chosen.device
         )

@@ -89,9 +89,7 @@ def pairs(
         for _ in range(3):  # painting a scene costs as much as a cast or a dozen frames
             happenings = tuple(rng.choice(EVENTS, size=rng.integers(1, 6), replace=False))
             number = int(rng.integers(2**31))
-            actors = cast(
-                scene, seed=number, duration=DURATION, events=happenings, density=float(rng.uniform(1.0, 14.0))
-            )
+            actors = cast(scene, seed=number, duration=DURATION, events=happenings, density=float(rng.uniform(1.0, 14.0)))
             for moment in moments(actors, per_cast, rng):
                 footage = render(scene, actors, frames=2, seed=number, size=size, start=moment)
                 yield footage.frames, pair_facts(footage, 0, patch=patch)

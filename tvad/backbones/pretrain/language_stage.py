@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from tvad.backbones import vision
+from tvad.backbones.pretrain.loop import adamw, load_state, save_state
 from tvad.backbones.pretrain.questions import Turn, presence, scale_turn, turns
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class LanguageStage:
     """What decides stage 2."""
 
     scenes: tuple[str, ...]
-    lessons: int = 5000
+    lessons: int = 3200
     block: int = 100
     epochs: float = 4.0
     batch: int = 8
@@ -77,7 +78,7 @@ def lessons(*, scenes: list[str], seed: int, count: int, size: tuple[int, int]) 
 
 def clip_lesson(footage, rng: np.random.Generator) -> Lesson:
     """8 or 16 frames with questions about looks, places and motion."""
-    frames = slice(0, 8) if rng.random() < 0.8 else slice(0, 16)
+    frames = slice(0, 8) if rng.random() < 0.85 else slice(0, 16)
     return Lesson(footage.frames[frames], turns(footage, frames, rng=rng, count=16))
 
 
@@ -164,7 +165,7 @@ def encode(model, processor, lesson: Lesson, tokens: Tensor, grid: tuple[int, in
     return Encoded(sequence[0], torch.tensor(labels), tokens, positions[:, 0])
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def video_tokens(visual, frames: np.ndarray) -> tuple[Tensor, tuple[int, int, int]]:
     """Merged tokens of a clip or picture from the frozen tower, float16."""
     device = visual.patch_embed.proj.weight.device
@@ -176,7 +177,8 @@ def video_tokens(visual, frames: np.ndarray) -> tuple[Tensor, tuple[int, int, in
         mean=OPENAI_CLIP_MEAN,
         std=OPENAI_CLIP_STD,
     )
-    _, merged = vision.run_tower(visual, flat, grid=grid, taps=[])
+    with torch.autocast(device.type, torch.bfloat16):
+        _, merged = vision.run_tower(visual, flat, grid=grid, taps=[])
     return merged.to(torch.float16).cpu(), grid
 
 
@@ -206,24 +208,15 @@ def train_language(model, processor, stage: LanguageStage, *, work: Path, device
     model.model.visual.eval().requires_grad_(False)
     rows = _encode_all(model, processor, stage, work, device)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=0.02, betas=(0.9, 0.98), fused=True)
-    steps = int(stage.epochs * len(rows) / stage.batch)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min(1, (s + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, s / steps))))
-    )
-    order = torch.Generator().manual_seed(stage.seed)
-    picks = torch.cat([torch.randperm(len(rows), generator=order) for _ in range(math.ceil(stage.epochs))])
-    first, losses, checkpoint = 0, [], work / "language.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, map_location=device)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        first = state["step"]
+    batches = plan_batches([len(row.ids) for row in rows], stage)
+    steps = len(batches)
+    optimizer, schedule = adamw(parameters, learning_rate=stage.learning_rate, steps=steps)
+    state, losses, checkpoint = dict(model=model, optimizer=optimizer, schedule=schedule), [], work / "language.pt"
+    if first := load_state(checkpoint, device=device, **state):
         log.warning("resuming stage 2 at step %d of %d (%s)", first, steps, checkpoint)
     with tqdm(total=steps, initial=first, desc="language", mininterval=5) as bar:
         for step in range(first, steps):
-            batch = [rows[i] for i in picks[step * stage.batch : (step + 1) * stage.batch].tolist()]
+            batch = [rows[i] for i in batches[step]]
             with torch.autocast(torch.device(device).type, torch.bfloat16):
                 logits, wanted = answer_logits(model, batch, device)
             loss = F.cross_entropy(logits.float(), wanted)
@@ -236,18 +229,24 @@ def train_language(model, processor, stage: LanguageStage, *, work: Path, device
             bar.update()
             bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", refresh=False)
             if step % 250 == 249 or step == steps - 1:
-                state = {
-                    "model": model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "schedule": schedule.state_dict(),
-                    "step": step + 1,
-                }
-                torch.save(state, checkpoint.with_suffix(".part"))
-                checkpoint.with_suffix(".part").rename(checkpoint)
+                save_state(checkpoint, step + 1, **state)
     return {
         "loss": float(np.mean(losses[-100:])) if losses else math.nan,
         "minutes": (time.perf_counter() - began) / 60,
     }
+
+
+def plan_batches(lengths: list[int], stage: LanguageStage) -> list[list[int]]:
+    """Row numbers of every step: shuffled, yet of like length within a batch, so that little is spent on padding."""
+    order = torch.Generator().manual_seed(stage.seed)
+    passes = [torch.randperm(len(lengths), generator=order) for _ in range(math.ceil(stage.epochs))]
+    picks = torch.cat(passes)[: int(stage.epochs * len(lengths))].tolist()
+    batches = []
+    for start in range(0, len(picks), 16 * stage.batch):
+        alike = sorted(picks[start : start + 16 * stage.batch], key=lambda row: lengths[row])
+        group = [alike[i : i + stage.batch] for i in range(0, len(alike), stage.batch)]
+        batches += [group[i] for i in torch.randperm(len(group), generator=order).tolist()]
+    return batches
 
 
 def _encode_all(model, processor, stage: LanguageStage, work: Path, device: str) -> list[Encoded]:
@@ -260,11 +259,7 @@ def _encode_all(model, processor, stage: LanguageStage, work: Path, device: str)
             for frames, asked in pickle.loads(Path(future.result()).read_bytes()):
                 if asked:
                     tokens, grid = video_tokens(model.model.visual, frames)
-                    rows.append(
-                        encode(
-                            model, processor, Lesson(frames[:1] if len(frames) == 1 else frames, asked), tokens, grid
-                        )
-                    )
+                    rows.append(encode(model, processor, Lesson(frames, asked), tokens, grid))
     return rows[: stage.lessons]
 
 

@@ -27,6 +27,7 @@ from transformers.image_utils import OPENAI_CLIP_STD as IMAGE_STD
 
 from tvad.backbones import vision
 from tvad.backbones.pretrain.facts import COLOUR_INDEX, NO_COLOUR, pairs
+from tvad.backbones.pretrain.loop import adamw, load_state, save_state
 from tvad.scenes.types import MOTIONS, PARTS
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class VisionStage:
     """What decides stage 1. A visit is one frame pair seen once."""
 
     scenes: tuple[str, ...]
-    rounds: int = 36  # one new block of pairs each
+    rounds: int = 30  # one new block of pairs each
     block: int = 384  # frame pairs in a block
     window: int = 10  # blocks to draw from
     visits: int = 1280  # full-size pairs drawn in a round, or 9/4 as many crops
@@ -166,27 +167,15 @@ def train_vision(
     vision.quicken(visual).to(device).train()
     torch.manual_seed(stage.seed)
     late = [spec.depth - 1, spec.fullatt_block_indexes[-2]]
-    heads = nn.ModuleList([Readout(spec.hidden_size), Readout(spec.hidden_size), Readout(spec.out_hidden_size)]).to(
-        device
-    )
+    heads = nn.ModuleList([Readout(spec.hidden_size), Readout(spec.hidden_size), Readout(spec.out_hidden_size)]).to(device)
     parameters = [*visual.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=0.02, betas=(0.9, 0.98), fused=True)
     steps_a_round = stage.visits // stage.batch
     total = stage.rounds * steps_a_round
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min(1, (s + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, s / total))))
-    )
-    average = torch.optim.swa_utils.AveragedModel(
-        visual, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999)
-    )
-    first, losses, checkpoint = 0, [], work / "vision.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, map_location=device)
-        for name, item in dict(
-            visual=visual, heads=heads, optimizer=optimizer, schedule=schedule, average=average
-        ).items():
-            item.load_state_dict(state[name])
-        first = state["round"]
+    optimizer, schedule = adamw(parameters, learning_rate=stage.learning_rate, steps=total)
+    average = torch.optim.swa_utils.AveragedModel(visual, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999))
+    state = dict(visual=visual, heads=heads, optimizer=optimizer, schedule=schedule, average=average)
+    losses, checkpoint = [], work / "vision.pt"
+    if first := load_state(checkpoint, device=device, **state):
         log.warning("resuming stage 1 at round %d of %d (%s)", first, stage.rounds, checkpoint)
     blocks = _Blocks(work / "blocks", stage, spec.patch_size)
     with blocks, tqdm(total=total, initial=first * steps_a_round, desc="vision facts", mininterval=5) as bar:
@@ -209,16 +198,7 @@ def train_vision(
                 losses.append(loss.item())
                 bar.update()
                 bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", round=number, refresh=False)
-            state = {
-                "visual": visual.state_dict(),
-                "heads": heads.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(),
-                "average": average.state_dict(),
-                "round": number + 1,
-            }
-            torch.save(state, checkpoint.with_suffix(".part"))
-            checkpoint.with_suffix(".part").rename(checkpoint)
+            save_state(checkpoint, number + 1, **state)
     visual.load_state_dict(average.module.state_dict())
     return {
         "loss": float(np.mean(losses[-100:])) if losses else math.nan,
@@ -226,9 +206,7 @@ def train_vision(
     }
 
 
-def crop_pairs(
-    raw: dict[str, np.ndarray], generator: torch.Generator, *, patch: int, merge: int
-) -> dict[str, np.ndarray]:
+def crop_pairs(raw: dict[str, np.ndarray], generator: torch.Generator, *, patch: int, merge: int) -> dict[str, np.ndarray]:
     """Every pair and its facts cut to 2/3 by 2/3 at a place of its own, aligned to the merge blocks."""
     n, _, height, width, _ = raw["frames"].shape
     step = patch * merge
@@ -249,9 +227,7 @@ def crop_pairs(
 def _step(visual, heads, raw, generator, *, late, merge, device) -> Tensor:
     frames = disturb(torch.from_numpy(raw["frames"]), generator).flatten(0, 1).to(device)
     maps = {name: value.to(device) for name, value in to_maps(raw).items()}
-    flat, grid = vision.patchify(
-        frames, patch=visual.patch_size, merge=merge, temporal=2, mean=IMAGE_MEAN, std=IMAGE_STD
-    )
+    flat, grid = vision.patchify(frames, patch=visual.patch_size, merge=merge, temporal=2, mean=IMAGE_MEAN, std=IMAGE_STD)
     with torch.autocast(torch.device(device).type, torch.bfloat16):
         taps, merged = vision.run_tower(visual, flat, grid=grid, taps=late)
     t, h, w = grid
