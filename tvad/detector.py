@@ -48,6 +48,11 @@ class StaticView:
         self.taps, self.tap_width, self.text_width = backbone.taps, backbone.tap_width, backbone.text_width
         self.temporal_patch_size = backbone.temporal_patch_size
 
+    @property
+    def device(self) -> Any:
+        """Where the wrapped backbone computes; decoders must lie there too."""
+        return getattr(self.backbone, "device", "cpu")
+
     def see(self, clip: Clip, *, tokens: bool = False) -> Sight:
         """The clip as the wrapped backbone sees it frozen; same shapes."""
         return self.see_many([clip], tokens=tokens)[0]
@@ -98,8 +103,8 @@ class TVAD:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of backbone, decoder weights, prototypes and scoring."""
-        digest = hashlib.sha256(f"{self.backbone.fingerprint} {self.scoring}".encode())
+        """Hash of backbone, decoder weights and settings, prototypes and scoring."""
+        digest = hashlib.sha256(f"{self.backbone.fingerprint} {self.scoring} {self.decoder.config()}".encode())
         digest.update(self.prototypes.cpu().numpy().tobytes())
         for name, value in sorted(self.decoder.state_dict().items()):
             digest.update(name.encode() + value.cpu().float().numpy().tobytes())

@@ -150,7 +150,8 @@ class _Input:
 def evaluate(detections: Mapping[str, Detection], videos: Sequence[Any], cell: Cell) -> list[Row]:
     """All rows of one system on one split: micro and macro AUC, AP, pixel AUROC, AUPRO, RBDC, TBDC, each event's AUC.
 
-    Metrics whose annotation the data set lacks are left out; one that is undefined on it becomes a row without value.
+    Metrics whose annotation the data set lacks are left out, and videos without it where others have it; a metric that
+    is undefined becomes a row without value.
     Raises :class:`DatasetError` when a video has no detection, no labels, or another number of frames.
     """
     inputs = [_input(detections, video) for video in videos]
@@ -171,7 +172,9 @@ def evaluate_events(detections: Mapping[str, Detection], videos: Sequence[Any], 
         others = np.zeros(len(whole.labels), bool)
         for kind, inside in whole.spans.items():
             (wanted if kind in kinds else others)[inside] = True
-        inputs.append(_restrict(whole, np.where(whole.labels == 1, wanted & ~others, True)))
+        keep = np.where(whole.labels == 1, wanted & ~others, True)
+        if keep.any():  # macro AUC would count a video without frames as perfect
+            inputs.append(_restrict(whole, keep))
     rows = [*_frame_rows(inputs, cell), *_pixel_rows(inputs, cell), *_region_rows(inputs, cell)]
     return [replace(row, event=name) for row in rows]
 
@@ -215,15 +218,14 @@ def _restrict(item: _Input, keep: Bool[np.ndarray, "n"]) -> _Input:
 def _interval(cell: Cell, metric: Callable[..., float], *inputs: Sequence, **options: Any) -> Any:
     """Bootstrap interval over videos; the bare value where resamples leave it undefined; None where it is undefined."""
     try:
-        value = float(metric(*inputs, **options))
-    except MetricError as error:
-        _LOG.info("%s of %s: undefined (%s)", metric.__name__, cell.dataset, error)
-        return None
-    try:
         return bootstrap(metric, inputs, samples=cell.samples, seed=0, **options)
     except MetricError as error:
         _LOG.info("%s of %s: no interval (%s)", metric.__name__, cell.dataset, error)
-        return value
+    try:
+        return float(metric(*inputs, **options))
+    except MetricError as error:
+        _LOG.info("%s of %s: undefined (%s)", metric.__name__, cell.dataset, error)
+        return None
 
 
 def _score_kinds(inputs: Sequence[_Input], cell: Cell):
@@ -265,8 +267,18 @@ def _spans(inside: Bool[np.ndarray, "n"] | None, labels: UInt8[np.ndarray, "n"])
     return [(int(start), int(stop)) for start, stop in zip(edges[::2], edges[1::2])]
 
 
+def _annotated(inputs: Sequence[_Input], has: Callable[[_Input], bool]) -> list[_Input]:
+    """The videos that have the annotation; none where what is left has no anomalous video although the whole has.
+
+    UCSD Ped1 has pixel masks for ten clips: in the others every detection would count as a false alarm.
+    """
+    kept = [item for item in inputs if has(item)]
+    return kept if len(kept) == len(inputs) or any(item.labels.any() for item in kept) else []
+
+
 def _pixel_rows(inputs: Sequence[_Input], cell: Cell) -> list[Row]:
-    if any(item.masks is None or item.heat is None for item in inputs):
+    inputs = _annotated(inputs, lambda item: item.masks is not None and item.heat is not None)
+    if not inputs:
         return []
     masks, heats = _held([item.masks for item in inputs]), []
     for item, mask in zip(inputs, masks):
@@ -299,6 +311,7 @@ def _fit(heat: Float[np.ndarray, "n h w"], size: tuple[int, int]) -> Float[np.nd
 
 
 def _region_rows(inputs: Sequence[_Input], cell: Cell) -> list[Row]:
+    inputs = _annotated(inputs, lambda item: item.tracks is not None or not item.labels.any())
     tracks = {item.name: item.tracks for item in inputs if item.tracks is not None and len(item.tracks)}
     if not tracks:
         return []

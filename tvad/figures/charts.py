@@ -4,13 +4,14 @@ Each takes a :class:`tvad.figures.page.Page` and returns a figure and its captio
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from tvad.figures.panels import curve_panel, plain_name
+from tvad.figures.panels import curve_panel, place_of, plain_name
 from tvad.figures.picks import Pick, best_median_worst, false_alarms
 from tvad.figures.style import BLUE, COLUMN, GREEN, GREY, INTERVAL, ORANGE, PAGE, PURPLE, VERMILION, canvas
 from tvad.record import Row
@@ -73,8 +74,8 @@ def scores(page: Any) -> tuple[Figure, str]:
 
 def _title(pick: Pick) -> str:
     if pick.why == "false alarm":
-        return f"highest false alarm: {pick.video.scene}"
-    return f"{pick.why}: {plain_name(pick.kind)} ({pick.video.scene}), frame AUC {pick.auc:.3f}"
+        return f"highest false alarm: {place_of(pick.video)}"
+    return f"{pick.why}: {plain_name(pick.kind)} ({place_of(pick.video)}), frame AUC {pick.auc:.3f}"
 
 
 def events(page: Any) -> tuple[Figure, str]:
@@ -127,6 +128,8 @@ def gap(page: Any) -> tuple[Figure, str]:
     """Each metric on validation and on the evaluated split, with intervals."""
     shown = [(name, label, headline(page.val_rows, name), headline(page.rows, name)) for name, label in METRICS.items()]
     shown = [entry for entry in shown if entry[2] and entry[3]][::-1]
+    lows = [row.value if row.ci_low is None else row.ci_low for *_, one, other in shown for row in (one[0], other[0])
+            if row.value is not None]
     figure = canvas(COLUMN * 1.25, 0.24 * len(shown) + 0.75)
     axes = figure.subplots()
     for place, (_, _, validation, test) in enumerate(shown):
@@ -134,14 +137,14 @@ def gap(page: Any) -> tuple[Figure, str]:
             if row.value is None:
                 continue
             if row.ci_low is not None:
-                axes.plot([row.ci_low, row.ci_high], [place + shift] * 2, color=colour, lw=1.2)
-            axes.plot(row.value, place + shift, marker, color=colour, ms=3.5)
+                axes.plot([row.ci_low, row.ci_high], [place + shift] * 2, color=colour, lw=1.2, clip_on=False)
+            axes.plot(row.value, place + shift, marker, color=colour, ms=3.5, clip_on=False, zorder=3)
         if None not in (validation[0].value, test[0].value):
             axes.text(1.02, place, f"{test[0].value - validation[0].value:+.3f}", va="center", fontsize=6.5)
     axes.plot([], [], "o-", color=ORANGE, ms=3.5, label=f"validation ({page.splits[1]})")
     axes.plot([], [], "D-", color=BLUE, ms=3.5, label=page.split)
-    axes.set(yticks=range(len(shown)), yticklabels=[label for _, label, _, _ in shown], xlim=(0, 1),
-             ylim=(-0.5, len(shown) - 0.5), xlabel="fraction")
+    axes.set(yticks=range(len(shown)), yticklabels=[label for _, label, _, _ in shown],
+             xlim=(math.floor(10 * min(lows, default=0) - 0.2) / 10, 1), ylim=(-0.5, len(shown) - 0.5), xlabel="fraction")
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", lw=0.3, color="#DDDDDD")
     figure.legend(loc="outside upper center", ncols=2)

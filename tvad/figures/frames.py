@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from tvad.figures.panels import bare, curve_panel, frame_at, frame_panel, mask_at, plain_name
+from tvad.figures.panels import bare, curve_panel, frame_at, frame_panel, mask_at, place_of, plain_name
 from tvad.figures.picks import Pick, across_classes, best_median_worst, false_alarms, frames_along
 from tvad.figures.style import HEAT, PAGE, canvas
 from tvad.study.examples import first_of_each_kind, largest_target
@@ -25,8 +25,8 @@ def data(page: Any) -> tuple[Figure, str]:
     for axes, video in zip(panels, chosen):
         frame = largest_target(video, video.events[0].kind)
         frame_panel(axes, frame_at(video, frame), mask=mask_at(video, frame), inches=PAGE / columns)
-        where = f" · {video.scene}" if page.classes > 1 else f" · {video.id}"
-        axes.set_title(plain_name(video.events[0].kind) + where, pad=2)
+        place = place_of(video) if page.classes > 1 else video.id
+        axes.set_title(f"{plain_name(video.events[0].kind)} · {place}", pad=2)
     what = "the first video of each event class" if page.classes > 1 else "evenly spaced anomalous clips"
     return figure, (f"{page.place}. Shown: {what}, each at the frame in which its target is largest. {_OUTLINE}")
 
@@ -69,7 +69,7 @@ def _examples(page: Any, heats: np.ndarray, when: str, more: str) -> tuple[Figur
         video, inches = page.video(name), PAGE / len(names)
         mask = mask_at(video, frame)
         frame_panel(panels[column], frame_at(video, frame), mask=mask, inches=inches)
-        panels[column].set_title(f"{plain_name(video.events[0].kind)} · {video.scene}", pad=2)
+        panels[column].set_title(f"{plain_name(video.events[0].kind)} · {place_of(video)}", pad=2)
         axes = panels[len(names) + column]
         height, width = video.frames.size
         picture = axes.imshow(heat, cmap=HEAT, vmin=0, vmax=1, extent=(0, width, height, 0))
@@ -106,7 +106,7 @@ def alarms(page: Any) -> tuple[Figure, str]:
     for axes, pick in zip(panels, picks):
         _heat_panel(axes, page, pick, pick.frame)
         when = pick.frame / pick.video.frames.fps
-        axes.set_title(f"{pick.video.scene}, {when:.1f} s, score {pick.auc:.2f}", pad=2)
+        axes.set_title(f"{place_of(pick.video)}, {when:.1f} s, score {pick.auc:.2f}", pad=2)
     return figure, (f"{page.place}. False alarms: the normal frames of highest raw score, one a video. Colour: "
                     "heatmap (inferno, 0 to 1).")
 
@@ -114,7 +114,7 @@ def alarms(page: Any) -> tuple[Figure, str]:
 def overview(page: Any) -> tuple[Figure, str]:
     """Four events from the best to the worst detected class: frame with heat, and the score over the video below it."""
     picks = across_classes(page.detections, page.videos)
-    figure = canvas(PAGE, PAGE / len(picks) * _aspect(page) + 1.05)
+    figure = canvas(PAGE, PAGE / len(picks) * _aspect(page) + 1.12)
     grid = figure.add_gridspec(2, len(picks), height_ratios=[PAGE / len(picks) * _aspect(page), 0.75])
     for column, pick in enumerate(picks):
         axes = figure.add_subplot(grid[0, column])
@@ -149,7 +149,7 @@ def _heat_panel(axes: Any, page: Any, pick: Pick, frame: int) -> None:
 def _grid(count: int, columns: int, aspect: float) -> tuple[Figure, list[Any]]:
     """A page-wide figure of ``count`` picture panels, row by row, with room for one line of title each."""
     rows = -(-count // columns)
-    figure = canvas(PAGE, rows * (PAGE / columns * aspect + 0.13))
+    figure = canvas(PAGE, rows * (PAGE / columns * aspect + 0.19))
     panels = [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
     return figure, panels
 

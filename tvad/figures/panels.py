@@ -81,6 +81,11 @@ def frame_at(video: Any, frame: int) -> UInt8[np.ndarray, "h w 3"]:
     return video.frames.read(frame, frame + 1)[0]
 
 
+def place_of(video: Any) -> str:
+    """The scene of a video, or its own name where every clip is of one scene."""
+    return video.scene if video.scene and video.scene != video.dataset else video.id
+
+
 def plain_name(kind: str) -> str:
     """An event's name as a label shows it."""
     return kind.replace("_", " ")

@@ -30,7 +30,8 @@ _SETTINGS = {
     "axes.labelsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7, "axes.linewidth": 0.6,
     "lines.linewidth": 1.0, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 2.5,
     "ytick.major.size": 2.5, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
-    "pdf.fonttype": 42, "svg.fonttype": "none", "savefig.dpi": 220, "figure.dpi": 110, "image.interpolation": "none",
+    "pdf.fonttype": 42, "svg.fonttype": "none", "figure.dpi": 110, "image.interpolation": "none",
+    "savefig.dpi": 220, "savefig.bbox": "tight", "savefig.pad_inches": 0.02,
     "figure.constrained_layout.h_pad": 0.02, "figure.constrained_layout.w_pad": 0.02,
 }
 

@@ -25,13 +25,15 @@ def first_of_each_kind(videos: Sequence[Any], count: int) -> list[Any]:
 
 
 def largest_target(video: Any, kind: str | None = None) -> int:
-    """The frame in which the anomalous targets cover most pixels (of one kind of event where given)."""
-    spans = [(event.start, event.stop) for event in video.events if kind is None or event.kind == kind]
+    """The frame in which the anomalous targets cover most pixels (those of one kind of event where given)."""
+    events = [event for event in video.events if kind is None or event.kind == kind]
     if video.masks is None:
-        return (spans[0][0] + spans[0][1]) // 2
+        return (events[0].start + events[0].stop) // 2
     areas = np.zeros(len(video), np.int64)
-    for start, stop in spans:
-        areas[start:stop] = (video.masks(start, stop) > 0).sum(axis=(1, 2))
+    for event in events:
+        masks = video.masks(event.start, event.stop)
+        own = masks == event.target if event.target else masks > 0
+        areas[event.start:event.stop] += own.sum(axis=(1, 2))
     return int(areas.argmax())
 
 

@@ -37,7 +37,7 @@ class LanguageStage:
     """What decides stage 2."""
 
     scenes: tuple[str, ...]
-    lessons: int = 3200
+    lessons: int = 2600
     block: int = 100
     epochs: float = 4.0
     batch: int = 8
@@ -193,7 +193,7 @@ def answer_logits(model, batch: list[Encoded], device: str) -> tuple[Tensor, Ten
     positions = stack([row.positions.T for row in batch], 0).permute(2, 0, 1)
     embeds = model.get_input_embeddings()(ids)
     places = (ids == model.config.image_token_id) | (ids == model.config.video_token_id)
-    seen = torch.cat([row.vision for row in batch]).to(device, embeds.dtype)
+    seen = torch.cat([row.vision.to(device, embeds.dtype) for row in batch])
     embeds = embeds.masked_scatter(places[..., None], seen)
     hidden = model.model.language_model(inputs_embeds=embeds, position_ids=positions, use_cache=False).last_hidden_state
     answered = labels[:, 1:] != -100

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
-from tvad.scenes.types import PART_INDEX, Footage
+from tvad.scenes.types import PART_INDEX, PARTS, Footage
 
 Turn = tuple[str, str]
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -131,25 +131,36 @@ def scale_turn(name: str, value: float, rng: np.random.Generator) -> Turn:
 def presence(footage: Footage, frames: slice, instances, parts) -> dict[str, float]:
     """How clearly each thing or doing shows, 0 to 1: the side of its visible area against 30 pixels, best frame."""
 
-    def level(pixels: UInt8[np.ndarray, "n h w"]) -> float:
-        area = pixels.reshape(len(pixels), -1).sum(1).max()
+    def level(areas: Int[np.ndarray, " n"]) -> float:
+        area = areas.max()
         return 0.0 if area < SMALLEST else round(float(np.clip(0.3 + 0.7 * np.sqrt(area) / 30, 0.3, 1.0)), 1)
 
-    clear = {name: level(parts == PART_INDEX[part]) for part, name in THINGS.items()}
-    people = np.isin(parts, [PART_INDEX[p] for p in ("head", "torso", "arm", "leg")]) & (instances > 0)
-    clear["person"] = level(people)
-    doing = {name: np.zeros(instances.shape, bool) for name in DOINGS.values()}
+    moving = _areas(parts + len(PARTS) * (instances > 0), 2 * len(PARTS))
+    by_part = moving[:, : len(PARTS)] + moving[:, len(PARTS) :]
+    clear = {name: level(by_part[:, PART_INDEX[part]]) for part, name in THINGS.items()}
+    limbs = [len(PARTS) + PART_INDEX[part] for part in ("head", "torso", "arm", "leg")]
+    clear["person"] = level(moving[:, limbs].sum(1))
+    by_actor = _areas(instances, 256)
+    doing = {name: np.zeros(len(instances), np.int64) for name in DOINGS.values()}
     for actor in footage.actors:
         for offset, motion in enumerate(actor.motion[frames]):
-            if motion in DOINGS and actor.present[frames][offset]:
-                doing[DOINGS[motion]][offset] |= instances[offset] == actor.id
-    return clear | {name: level(pixels) for name, pixels in doing.items()}
+            if motion in DOINGS:
+                doing[DOINGS[motion]][offset] += by_actor[offset, actor.id]
+    return clear | {name: level(areas) for name, areas in doing.items()}
+
+
+def _areas(labels: UInt8[np.ndarray, "n h w"], kinds: int) -> Int[np.ndarray, "n k"]:
+    """Pixels of each label in each frame."""
+    n = len(labels)
+    shifted = labels.reshape(n, -1).astype(np.int32) + kinds * np.arange(n, dtype=np.int32)[:, None]
+    return np.bincount(shifted.ravel(), minlength=n * kinds).reshape(n, kinds)
 
 
 def _actors(footage: Footage, frames: slice, instances, region) -> list[Seen]:
     seen, (height, width) = [], instances.shape[1:]
+    areas = _areas(instances, 256)
     for actor in footage.actors:
-        pixels = (instances == actor.id).reshape(len(instances), -1).sum(1)
+        pixels = areas[:, actor.id]
         if pixels.max() < 2 * SMALLEST:
             continue
         shown = np.flatnonzero(pixels >= SMALLEST)
