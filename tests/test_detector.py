@@ -29,9 +29,9 @@ from tvad.video.clip import Clip
 TEXT = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0, 0], [0.6, 0.8, 0, 0, 0, 0, 0, 0]])
 
 
-def decoder(seed=0, taps=FakeBackbone.taps):
+def decoder(seed=0, taps=FakeBackbone.taps, **settings):
     torch.manual_seed(seed)
-    return AnomalyHeatmapDecoder(taps=taps, tap_width=6, hidden_width=5, text_width=8).eval()
+    return AnomalyHeatmapDecoder(taps=taps, tap_width=6, hidden_width=5, text_width=8, **settings).eval()
 
 
 def slow_scores(backbone, model, frames, length, stride):
@@ -114,6 +114,8 @@ def test_a_static_view_shows_each_temporal_patch_twice_the_same_frame():
     for tap, expected, moving in zip(view.see(clip).taps, backbone.see(frozen).taps, backbone.see(clip).taps):
         assert torch.equal(tap, expected) and not torch.equal(tap, moving)
     assert view.fingerprint != backbone.fingerprint and view.taps == backbone.taps
+    backbone.device = torch.device("meta")          # the decoder of a control must lie where its features come from
+    assert view.device == torch.device("meta")
 
 
 # Assembly
@@ -163,8 +165,10 @@ def test_the_fingerprint_follows_weights_and_scoring(tmp_path):
     one = TVAD(FakeBackbone(), decoder(0), prototypes=TEXT)
     others = [TVAD(FakeBackbone(), decoder(1), prototypes=TEXT), TVAD(FakeBackbone("b"), decoder(0), prototypes=TEXT),
               TVAD(FakeBackbone(), decoder(0), prototypes=TEXT, scoring=Scoring(sigma=1.0)),
-              TVAD(FakeBackbone(), decoder(0), prototypes=2 * TEXT)]
-    assert len({one.fingerprint, *(other.fingerprint for other in others)}) == 5
+              TVAD(FakeBackbone(), decoder(0), prototypes=2 * TEXT),
+              TVAD(FakeBackbone(), decoder(0, temperature=7.0), prototypes=TEXT),
+              TVAD(FakeBackbone(), decoder(0, contrast="centred"), prototypes=TEXT)]
+    assert len({one.fingerprint, *(other.fingerprint for other in others)}) == 7
     assert TVAD(FakeBackbone(), decoder(0), prototypes=TEXT).fingerprint == one.fingerprint
 
 
@@ -187,7 +191,14 @@ def test_damaged_and_foreign_detections_are_refused(tmp_path):
     path = found.save(tmp_path / "v.npz", key="mine")
     with pytest.raises(CheckpointError, match="v.npz: was made by another detector or from another video"):
         Detection.load(path, key="other")
-    path.write_bytes(path.read_bytes()[:200])
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):               # any byte: the zip, its compressed streams, the headers inside
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1:])
+        try:
+            Detection.load(path, key="mine")            # a byte that nobody reads
+        except CheckpointError as error:
+            assert "v.npz: " in str(error)
+    path.write_bytes(whole[:200])
     with pytest.raises(CheckpointError, match="v.npz: no detection .*delete it and score again"):
         Detection.load(path)
     with pytest.raises(CheckpointError, match="w.npz: no detection"):

@@ -176,6 +176,25 @@ def test_kept_out_rows_leave_out_the_frames_of_other_events(videos):
     assert found(rows, "pixel_auroc", "kept-out").value < 1.0 and alarms > 0
 
 
+def test_a_video_without_a_frame_left_does_not_count_in_kept_out_rows(videos):
+    full = toy_video("full", events=((0, 40, "car"),))
+    some = (*videos, full)
+    detections = {video.id: heat_detection(video, 0.6) for video in some}
+    rows = evaluate_events(detections, some, CELL, kinds=("bicycle",), name="kept-out")
+    expected = evaluate_events(detections, videos, CELL, kinds=("bicycle",), name="kept-out")
+    assert found(rows, "macro_auc", "kept-out", True) == found(expected, "macro_auc", "kept-out", True)
+
+
+def test_anomalous_videos_without_masks_or_tracks_are_no_false_alarms(videos):
+    detections = {video.id: heat_detection(video, 0.6) for video in videos}
+    partly = [replace(v, masks=None, tracks=None) if v.id in ("t1", "t2") else v for v in videos]
+    rows = evaluate(detections, partly, CELL)
+    rest = evaluate(detections, [v for v in videos if v.id not in ("t1", "t2")], CELL)
+    for metric in ("pixel_auroc", "aupro", "rbdc", "tbdc"):
+        assert found(rows, metric) == found(rest, metric)
+    assert found(rows, "rbdc").n == 240 and found(rows, "micro_auc", smoothed=True).n == 320
+
+
 def test_what_the_annotation_lacks_is_left_out_and_what_is_undefined_has_no_value():
     normal = toy_split("t", 1) + (toy_video("n", events=()),)
     bare = [replace(video, masks=None, tracks=None, events=()) for video in normal]
@@ -254,6 +273,17 @@ def test_the_open_split_shares_the_passes_and_the_cache_of_the_closed_one(toy_st
     assert backbone.seen == pairs + passes
 
 
+def test_rows_of_another_configuration_are_replaced_not_joined(toy_study, monkeypatch):
+    study, _ = toy_study(seeds=(0,), variants=("full",))
+    path = study.run()
+    before = read_rows(path)
+    monkeypatch.setattr(study_run, "simulator_hash", lambda: "another simulator")
+    toy_study(seeds=(0,), variants=("full",))[0].run()
+    after = read_rows(path)
+    assert {row.config for row in before}.isdisjoint(row.config for row in after)
+    assert {(row.split, row.metric, row.event) for row in after} >= {("test", "micro_auc", None)}
+
+
 def rows_of(videos, seed, noise):
     detections = {video.id: heat_detection(video, noise) for video in videos}
     return evaluate(detections, videos, replace(CELL, seed=seed))
@@ -270,8 +300,12 @@ def test_a_run_is_compared_with_the_spread_of_the_study(videos, tmp_path, monkey
     monkeypatch.setattr(command, "project_root", lambda: tmp_path)
     assert command.main(["compare", "--profile", "toy"]) == 1
     assert "no result rows here" in capsys.readouterr().err
-    append_rows(tmp_path / "figures" / "toy" / "study.jsonl", study)
     append_rows(tmp_path / "runs" / "toy" / "results.jsonl", study[:3])
+    assert command.main(["compare", "--profile", "toy"]) == 0
+    assert "study.jsonl: no study to compare with; make one: make study PROFILE=toy" in capsys.readouterr().out
+    assert command.main(["tables", "--profile", "toy"]) == 1
+    assert "no study of this profile; run: make study PROFILE=toy" in capsys.readouterr().err
+    append_rows(tmp_path / "figures" / "toy" / "study.jsonl", study)
     assert command.main(["compare", "--profile", "toy"]) == 0 and command.main(["tables", "--profile", "toy"]) == 0
     assert "### SimCampus (simulated), test split (scene-disjoint), seeds 0, 1, 2, base rate" in capsys.readouterr().out
 

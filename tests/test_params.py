@@ -59,6 +59,7 @@ def test_a_wrong_type_names_the_allowed_one(given, message):
                         r"allowed: cross_entropy, balanced, focal, dice"),
     ({"device": "gpu"}, r"device: 'gpu' is not allowed; allowed: auto, cpu, cuda or cuda:<n>"),
     ({"profile": "../x"}, r"profile: '../x' is not allowed"),
+    ({"protocol": "open-set"}, r"train_protocol: 'scene-disjoint' is not allowed with protocol 'open-set'.*allowed: open"),
     ({"stride": 17}, r"stride: 17 would leave frames between windows unseen; allowed: 1 to frames_per_clip \(16\)"),
 ])
 def test_a_value_out_of_range_names_the_range(given, message):

@@ -1,12 +1,15 @@
 """Phase 1 on a real, tiny, random Qwen2.5-VL: train, reload, detect, measure; and what the cache takes for granted."""
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from training_fakes import SIZE, toy_split
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from tvad import bench
 from tvad.backbones.pretrain.tiny import make_config, make_processor, make_tokenizer, save_model
 from tvad.backbones.qwen import QwenBackbone
 from tvad.detection import Scoring
@@ -78,3 +81,11 @@ def test_each_control_has_features_and_a_decoder_of_its_own(backbone):
     assert all(not torch.allclose(seen[0], other, atol=1e-3) for other in seen[1:])
     one, two = untrained_decoder(CONFIG, views[0]), untrained_decoder(CONFIG, views[1])
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters()))
+
+
+def test_the_bench_ends_with_one_json_line(directory, capsys):
+    bench.main(["--backbone", str(directory), "--frames", "16", "--repeats", "1"])
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(line["frames_per_second"]) == {"rendering_240x360_one_thread", "heatmap_mode_240x360"}
+    assert all(0 < speed["median"] <= speed["best"] for speed in line["frames_per_second"].values())
+    assert line["regime"]["frames"] == 16 and line["regime"]["unit"] == "frames/s"

@@ -23,6 +23,7 @@ from tvad.record import (
     latest_rows,
     read_rows,
     reopen,
+    replace_rows,
 )
 
 ROW = Row(system="t-vad", variant="full", dataset="simcampus", split="test", protocol="scene-disjoint",
@@ -75,6 +76,14 @@ def test_a_repeated_measurement_replaces_the_earlier_one():
     again = replace(ROW, value=0.96, config="def")
     other = replace(ROW, seed=1)
     assert latest_rows([ROW, other, again]) == [again, other]
+
+
+def test_rows_of_the_same_splits_are_replaced_whatever_their_sigma(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    replace_rows(path, [replace(ROW, sigma=3.0), replace(ROW, metric="ap")])
+    replace_rows(path, [replace(ROW, seed=1)])
+    replace_rows(path, [replace(ROW, sigma=5.0)])
+    assert read_rows(path) == [replace(ROW, seed=1), replace(ROW, sigma=5.0)]
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path):

@@ -161,22 +161,22 @@ class Phase1(Parameters):
     taps: tuple[int, ...] = setting((0, 1, 3, 5), "tapped blocks of the vision tower, from 0", low=0, high=127)
     variant: str = setting("paper", "similarity of the decoder", choices=("paper", "thesis"))
     contrast: str = setting("raw", "text prototypes as they are, or less their mean", choices=("raw", "centred"))
-    hidden_width: int = setting(256, "hidden width of the decoder's per-tap layers", low=8, high=8192)
+    hidden_width: int = setting(128, "hidden width of the decoder's per-tap layers", low=8, high=8192)
     temperature: float = setting(100.0, "factor on the similarities before the softmax", low=0.01, high=1000.0)
     # Training; tvad.training.phase1.Phase1Config takes over what it shares by name.
-    seed: int = setting(0, "seed of sampling, initial weights and bootstrap", low=0, high=2**31 - 1)
+    seed: int = setting(0, "seed of initial weights, order and patch draws", low=0, high=2**31 - 1)
     loss: str = setting("cross_entropy", "pixel loss", choices=("cross_entropy", "balanced", "focal", "dice"))
     target_rule: str = setting("any", "which patches of a mask count as anomalous", choices=("any", "area", "nearest"))
     target_threshold: float = setting(0.25, "share of a patch that the mask covers, for rule area", low=0.0, high=1.0)
-    steps: int = setting(1500, "optimizer steps", low=1, high=10_000_000, smoke=6)
+    steps: int = setting(1000, "optimizer steps", low=1, high=10_000_000, smoke=6)
     batch_size: int = setting(16, "frame pairs a step", low=1, high=65_536, smoke=4)
-    validate_every: int = setting(100, "steps between validations", low=1, high=1_000_000, smoke=3)
+    validate_every: int = setting(250, "steps between validations", low=1, high=1_000_000, smoke=3)
     learning_rate: float = setting(1e-3, "peak learning rate of AdamW", low=1e-8, high=1.0)
     weight_decay: float = setting(0.01, "weight decay of AdamW", low=0.0, high=1.0)
     patches_per_pair: int = setting(256, "patches drawn of each pair; 0: whole maps", low=0, high=1_000_000)
     train_pairs: int = setting(2500, "cached training frame pairs in all", low=1, high=10_000_000, smoke=24)
     pairs_per_video: int = setting(0, "cached pairs of each training video; 0: spread evenly", low=0, high=100_000)
-    val_pairs: int = setting(800, "cached validation frame pairs in all", low=1, high=10_000_000, smoke=24)
+    val_pairs: int = setting(400, "cached validation frame pairs in all", low=1, high=10_000_000, smoke=24)
     # Measurement.
     sigma: float | None = setting(None, "smoothing of frame scores in frames; None: chosen on validation",
                                   low=0.0, high=1000.0)
@@ -194,6 +194,10 @@ class Phase1(Parameters):
         if not self.taps or list(self.taps) != sorted(set(self.taps)):
             raise ParameterError(f"taps: {list(self.taps)} is not allowed; allowed: one block or more, ascending, "
                                  "each once")
+        if self.dataset == self.train_dataset and self.protocol != self.train_protocol:
+            raise ParameterError(f"train_protocol: {self.train_protocol!r} is not allowed with protocol "
+                                 f"{self.protocol!r} of the same data set, a decoder must be measured by the protocol "
+                                 f"that it was trained under; allowed: {self.protocol}")
         if self.stride > self.frames_per_clip:
             raise ParameterError(f"stride: {self.stride} would leave frames between windows unseen; allowed: "
                                  f"1 to frames_per_clip ({self.frames_per_clip})")

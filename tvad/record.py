@@ -135,6 +135,22 @@ def read_rows(path: str | Path) -> list[Row]:
     return rows
 
 
+def replace_rows(path: str | Path, rows: Iterable[Row]) -> None:
+    """Put rows in the place of all that were measured on the same splits before; the others stay.
+
+    "The same" is system, variant, data set, split, protocol and seed.  All of them go, since another smoothing or
+    configuration gives other rows, whose forerunners would stay beside the new.  Whole or not at all.
+    """
+    def place(row: Row) -> tuple:
+        return row.system, row.variant, row.dataset, row.protocol, row.split, row.seed
+
+    path, rows = Path(path), list(rows)
+    places = {place(row) for row in rows}
+    kept = [row for row in read_rows(path) if place(row) not in places] if path.is_file() else []
+    lines = [json.dumps(row.as_dict(), allow_nan=False) + "\n" for row in (*kept, *rows)]
+    atomic_write(path, "".join(lines))
+
+
 def latest_rows(rows: Iterable[Row]) -> list[Row]:
     """The last row of each :attr:`Row.key`: what a repeated run measured replaces what it measured before."""
     return list({row.key: row for row in rows}.values())

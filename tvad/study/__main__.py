@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import tvad.study
-from tvad.errors import TvadError
+from tvad.errors import StorageError, TvadError
 from tvad.params import project_root
 from tvad.record import latest_rows, read_rows
 from tvad.study.run import VARIANTS, Study
@@ -29,7 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Study(given.profile, seeds=given.seeds, variants=given.variants).run()
         elif given.command == "compare":
             results = project_root() / "runs" / given.profile / "results.jsonl"
-            print(compare_table(latest_rows(read_rows(results)), latest_rows(read_rows(figures))))
+            measured = latest_rows(read_rows(results))
+            print(compare_table(measured, latest_rows(read_rows(figures)) if figures.is_file() else []))
+            if not figures.is_file():
+                print(f"{figures}: no study to compare with; make one: make study PROFILE={given.profile}")
+        elif not figures.is_file():
+            raise StorageError(f"{figures}: no study of this profile; run: make study PROFILE={given.profile}")
         else:
             print(study_tables(latest_rows(read_rows(figures))))
     except TvadError as error:

@@ -42,6 +42,7 @@ from tvad.record import (
     provenance,
     read_rows,
     reopen,
+    replace_rows,
     write_json,
 )
 from tvad.study.examples import first_of_each_kind, largest_target, principal_colours
@@ -234,7 +235,7 @@ class Phase1Run:
         self._write_rows(self.folder / "rows.jsonl", rows)
         validation = read_rows(self.folder / "val_rows.jsonl")
         same = self.test_part.dataset == self.val_part.dataset and self.test_part.split != self.val_part.split
-        self._merge([*rows, *(validation if same else [])])
+        replace_rows(self.params.output / "results.jsonl", [*rows, *(validation if same else [])])
         self.seconds["evaluation"] = time.perf_counter() - began - self.seconds["scoring"]
         return rows
 
@@ -265,21 +266,6 @@ class Phase1Run:
     def _write_rows(path: Path, rows: Sequence[Row]) -> None:
         path.unlink(missing_ok=True)
         append_rows(path, rows)
-
-    def _merge(self, rows: Sequence[Row]) -> None:
-        """Put rows into the run's ``results.jsonl`` in the place of all that were measured on the same splits before.
-
-        All of them, since another smoothing has other row keys and would stay beside the new.
-        """
-        path = self.params.output / "results.jsonl"
-        places = {_place(row) for row in rows}
-        kept = [row for row in read_rows(path) if _place(row) not in places] if path.is_file() else []
-        lines = [json.dumps(row.as_dict(), allow_nan=False) + "\n" for row in (*kept, *rows)]
-        atomic_write(path, "".join(lines))
-
-
-def _place(row: Row) -> tuple:
-    return row.system, row.variant, row.dataset, row.protocol, row.split, row.seed
 
 
 def evaluated_part(params: Phase1) -> Part:

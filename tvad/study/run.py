@@ -20,13 +20,14 @@ from tqdm.auto import tqdm
 
 from tvad.backbones.qwen import QwenBackbone
 from tvad.datasets import open_dataset
+from tvad.datasets.footage_store import simulator_hash
 from tvad.detection import Detection, Scoring, calibrate, rescore
 from tvad.detector import TVAD, StaticView, score_many
 from tvad.evaluation import Cell, detection_key, detection_path, evaluate, evaluate_events, stored
 from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.params import Phase1, project_root
 from tvad.prompts import prototypes
-from tvad.record import append_rows, provenance, read_rows, write_json
+from tvad.record import provenance, read_rows, replace_rows, write_json
 from tvad.scenes.types import OPEN_SET_EVENTS
 from tvad.training.phase1 import Phase1Config, train_heatmap, untrained_decoder
 
@@ -119,7 +120,8 @@ class Study:
 
     def _config_hash(self, backbone: Any) -> str:
         settings = {name: value for name, value in asdict(self.config).items() if name != "seed"}
-        parts = [settings, backbone.fingerprint, self.params.frames_per_clip, self.params.stride,
+        # The simulator's hash: rows of other footage must not pass for these.
+        parts = [settings, backbone.fingerprint, simulator_hash(), self.params.frames_per_clip, self.params.stride,
                  self.params.top_fraction]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -202,7 +204,7 @@ class Study:
         rows = evaluate(detections, videos, cell)
         if target.protocol == "open-set":
             rows += evaluate_events(detections, videos, cell, kinds=OPEN_SET_EVENTS, name="kept-out")
-        append_rows(self.rows_path, rows)
+        replace_rows(self.rows_path, rows)
         said = ", ".join(f"{row.metric} {row.value:.3f}" for row in rows if row.event is None and row.value is not None)
         print(f"{arm.name} on {target.dataset}/{target.split}: {said}", flush=True)
 

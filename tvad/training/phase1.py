@@ -53,9 +53,9 @@ class Phase1Config:
     share one cache.  ``batch_size`` counts pairs; ``patches_per_pair`` 0 means whole maps.
     """
     seed: int = 0
-    steps: int = 1500
+    steps: int = 1000
     batch_size: int = 16
-    validate_every: int = 100
+    validate_every: int = 250
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warm_up: float = 0.1
@@ -64,14 +64,14 @@ class Phase1Config:
     target_rule: str = "any"
     target_threshold: float = 0.25
     patches_per_pair: int = 256
-    hidden_width: int = 256
+    hidden_width: int = 128
     variant: str = "paper"
     temperature: float = 100.0
     contrast: str = "raw"
     train_pairs: int = 2500
     pairs_per_video: int = 0
     positive_share: float = 0.5
-    val_pairs: int = 800
+    val_pairs: int = 400
     pair_seed: int = 0
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ item 12).  The cover of every patch is kept instead, and a rule makes labels of 
 from __future__ import annotations
 
 import zlib
-from typing import Any, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -124,8 +124,3 @@ def masks_of(video: Any, start: int, stop: int, size: tuple[int, int]) -> UInt8[
         return np.zeros((stop - start, *size), np.uint8)
     raise DatasetError(f"{video.dataset}/{video.id}: frames {start} to {stop - 1} are anomalous but have no masks; "
                        "leave the video out or give its masks")
-
-
-def describe(starts: Sequence[int], labels: UInt8[np.ndarray, "p"]) -> tuple[int, int]:
-    """Number of pairs and of anomalous pairs among them."""
-    return len(starts), int(np.asarray(labels)[list(starts)].sum())
