@@ -7,7 +7,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 
 from tvad.backbones import vision
-from tvad.backbones.pretrain.tiny import make_config, make_processor, make_tokenizer, save_model
+from tvad.backbones.pretrain.tiny import TOWER, make_config, make_processor, make_tokenizer, save_model
 from tvad.backbones.qwen import QwenBackbone
 from tvad.backbones.zoo import resolve
 from tvad.errors import BackboneError
@@ -142,6 +142,18 @@ def test_errors_name_file_cause_and_remedy(directory, backbone, tmp_path):
         (broken / name).write_bytes((directory / name).read_bytes())
     with pytest.raises(BackboneError, match=r"weights missing, first 'blocks\.0\..*fetch the model again"):
         QwenBackbone.from_pretrained(broken, device="cpu")
+
+
+def test_a_directory_without_language_model_gives_heatmaps_and_says_what_it_lacks(tmp_path, directory, backbone):
+    from transformers import AutoProcessor
+
+    whole = Qwen2_5_VLForConditionalGeneration.from_pretrained(directory, dtype=torch.float32)
+    save_model(whole, AutoProcessor.from_pretrained(directory), tmp_path / "tower", parts=TOWER)
+    tower = QwenBackbone.from_pretrained(tmp_path / "tower", taps=(0, 1, 2), device="cpu", dtype="float32")
+    assert torch.equal(tower.see(clip()).taps[2], backbone.see(clip()).taps[2])
+    assert tower.fingerprint == backbone.fingerprint
+    with pytest.raises(BackboneError, match=r"weights missing, first 'model\.language_model.*no whole language model"):
+        QwenBackbone.from_pretrained(tmp_path / "tower", load_language_model=True, device="cpu")
 
 
 def test_coarse_honest_frame_rate_keeps_time_positions_apart(directory):

@@ -89,18 +89,15 @@ def raw_pairs(footage, count=3):
 
 def test_a_crop_keeps_frames_and_facts_together(footage):
     raw = raw_pairs(footage)
-    crop = vision_stage.crop_pairs(raw, torch.Generator().manual_seed(3), patch=PATCH, merge=2)
-    assert crop["frames"].shape == (3, 2, 160, 240, 3) and crop["parts"].shape == (3, len(PARTS), 16, 24)
+    crop = vision_stage.crop_pairs(raw, torch.Generator().manual_seed(3), side=120, patch=PATCH, merge=2)
+    assert crop["frames"].shape == (3, 2, 120, 120, 3) and crop["parts"].shape == (3, len(PARTS), 12, 12)
     for n in range(3):
-        places = [
-            (y, x)
-            for y in range(0, 81, 20)
-            for x in range(0, 121, 20)
-            if np.array_equal(raw["frames"][n, :, y : y + 160, x : x + 240], crop["frames"][n])
-        ]
+        places = [(y, x) for y in range(0, 121, 20) for x in range(0, 241, 20)
+                  if np.array_equal(raw["frames"][n, :, y : y + 120, x : x + 120], crop["frames"][n])]
         assert len(places) == 1
         y, x = places[0][0] // PATCH, places[0][1] // PATCH
-        assert np.array_equal(raw["parts"][n, :, y : y + 16, x : x + 24], crop["parts"][n])
+        assert np.array_equal(raw["parts"][n, :, y : y + 12, x : x + 12], crop["parts"][n])
+        assert crop["motions"][n].any()          # there is an actor in it
 
 
 def test_merged_facts_average_shares_and_pick_the_covering_actor(footage):

@@ -4,6 +4,7 @@ import itertools
 import json
 import pickle
 from collections import Counter
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -51,13 +52,14 @@ def test_splits_share_no_scene_no_seed_and_no_video(protocol):
 def test_every_event_occurs_in_every_scene():
     for split, scenes in (("train", 8), ("val", 2), ("test", 3)):
         found = recipes(split)
-        assert len(found) == 18 * scenes
+        times = 4 if split == "train" else 1
+        assert len(found) == 18 * times * scenes
         for scene, group in itertools.groupby(found, lambda recipe: recipe.scene):
             group = list(group)
             counts = Counter(event for recipe in group for event in recipe.events)
             assert set(counts) == set(EVENTS), scene
-            assert sum(not recipe.events for recipe in group) == 6
-            assert sum(len(set(recipe.events)) == 2 for recipe in group) == 3
+            assert sum(not recipe.events for recipe in group) == 6 * times
+            assert sum(len(set(recipe.events)) == 2 for recipe in group) == 3 * times
 
 
 def test_the_open_set_keeps_events_out_of_training_and_validation():
@@ -77,7 +79,7 @@ def test_the_small_variant_is_a_part_of_the_full_one():
     for split in full.splits():
         assert set(small.recipes(split)) <= set(full.recipes(split))
         assert {event for recipe in small.recipes(split) for event in recipe.events} == set(EVENTS)
-    assert len(small.recipes("train")) == 72 and small.recipes("test") == full.recipes("test")
+    assert len(small.recipes("train")) == 288 and small.recipes("test") == full.recipes("test")
     mixed = open_dataset("simcampus", variant="small", videos_per_scene={"train": 2})
     assert [len(mixed.recipes(split)) for split in mixed.splits()] == [16, 18, 54]
 
@@ -91,6 +93,15 @@ def test_the_recipes_of_the_test_split_are_fixed():
         "d91fd3084dfd8fcb76b275d902de0ea8de2aa49b73094a799311212baef05f5b"
 
 
+def test_only_training_films_relatives_and_says_so_in_the_recipe():
+    train = recipes("train")
+    assert sum(recipe.relative is not None for recipe in train) == len(train) * 3 // 4
+    assert all(recipe.relative is None for split in ("val", "test") for recipe in recipes(split))
+    one, same = train[1], replace(train[1], relative=None)
+    assert one.facts() != same.facts() and "relative" not in same.facts()
+    assert not np.array_equal(replace(one, frames=2).render().frames, replace(same, frames=2).render().frames)
+
+
 def test_wrong_options_are_named():
     with pytest.raises(DatasetError, match="unknown protocol 'closed'; choose one of scene-disjoint, open-set"):
         open_dataset("simcampus", protocol="closed")
@@ -98,8 +109,8 @@ def test_wrong_options_are_named():
         open_dataset("simcampus", variant="tiny")
     with pytest.raises(DatasetError, match="videos_per_scene names dev; it may name train, val, test"):
         open_dataset("simcampus", videos_per_scene={"dev": 3})
-    with pytest.raises(DatasetError, match=r"videos_per_scene must lie in 1\.\.18, got 19"):
-        open_dataset("simcampus", videos_per_scene=19).recipes("train")
+    with pytest.raises(DatasetError, match=r"videos_per_scene of train must lie in 1\.\.72, got 73"):
+        open_dataset("simcampus", videos_per_scene=73).recipes("train")
     with pytest.raises(DatasetError, match="unknown split 'train' of protocol 'open-set'; choose one of train-open,"):
         open_dataset("simcampus", protocol="open-set").videos("train")
 
@@ -109,7 +120,7 @@ def test_wrong_options_are_named():
 def test_nothing_is_rendered_before_it_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(Recipe, "render", lambda recipe: pytest.fail("rendered"))
     videos = open_dataset("simcampus", cache_dir=tmp_path).videos("train")
-    assert len(videos) == 144 and len(videos[0]) == 150 and videos[0].frames.size == (240, 360)
+    assert len(videos) == 576 and len(videos[0]) == 30 and videos[0].frames.size == (240, 360)
     assert videos[0].scene == "scene00" and not list(tmp_path.rglob("*.safetensors"))
 
 

@@ -88,14 +88,7 @@ class QwenBackbone:
         kernel, reason = _choose_attention(attention, device)
         language_model = None
         if load_language_model:
-            from transformers import Qwen2_5_VLForConditionalGeneration
-
-            language_model = (
-                Qwen2_5_VLForConditionalGeneration.from_pretrained(directory, dtype=kind, attn_implementation=kernel)
-                .to(device)
-                .eval()
-                .requires_grad_(False)
-            )
+            language_model = _load_whole(directory, kind, kernel).to(device).eval().requires_grad_(False)
             visual, embedding = language_model.model.visual, language_model.get_input_embeddings().weight
         else:
             visual, embedding = _load_tower(directory, config, kind, kernel)
@@ -282,6 +275,20 @@ def _load_tower(directory: Path, config, dtype: torch.dtype, kernel: str):
         )
     visual.load_state_dict(tower)
     return visual, embedding
+
+
+def _load_whole(directory: Path, dtype: torch.dtype, kernel: str):
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        directory, dtype=dtype, attn_implementation=kernel, output_loading_info=True
+    )
+    if missing := sorted(report["missing_keys"]):
+        raise BackboneError(
+            f"{directory}: {len(missing)} weights missing, first '{missing[0]}'; the directory holds no whole "
+            "language model: the heatmap works without one, for conversations fetch the model again (tiny: make zoo)"
+        )
+    return model
 
 
 def _processing(directory: Path) -> dict:

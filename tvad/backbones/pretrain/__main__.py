@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from tvad.backbones.pretrain.language_stage import LanguageStage, answers_right, train_language
-from tvad.backbones.pretrain.tiny import make_config, make_processor, make_tokenizer, save_model
+from tvad.backbones.pretrain.tiny import TOWER, make_config, make_processor, make_tokenizer, save_model
 from tvad.backbones.pretrain.vision_stage import VisionStage, train_vision
 from tvad.backbones.zoo import ZOO
 
@@ -100,7 +100,9 @@ def main(arguments: list[str] | None = None) -> Path:
     parser.add_argument("--rounds", type=int, help="rounds of stage 1 (fewer for a trial)")
     parser.add_argument("--lessons", type=int, help="lessons of stage 2 (fewer for a trial)")
     parser.add_argument("--epochs", type=float, help="passes over the lessons in stage 2")
-    parser.add_argument("--stop-after", choices=("vision", "language"), default="language")
+    parser.add_argument(
+        "--stop-after", choices=("vision", "language"), default="language", help="vision: save no language model"
+    )
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.manual_seed(0)
@@ -130,7 +132,7 @@ def main(arguments: list[str] | None = None) -> Path:
     results["minutes_total"] = (time.perf_counter() - began) / 60
     beside = chosen.output.with_name(chosen.output.name + ".part")
     shutil.rmtree(beside, ignore_errors=True)
-    save_model(model.cpu(), processor, beside)
+    save_model(model.cpu(), processor, beside, parts=("",) if chosen.stop_after == "language" else TOWER)
     write_card(
         beside,
         recipe={

@@ -38,6 +38,7 @@ SPECIAL_TOKENS = (
     "<|anomaly_prompt_end|>",
 )
 VOCABULARY = 2048
+TOWER = ("visual.", "model.embed_tokens.")  # what the heatmap needs: vision tower and prompt embedding
 
 # ChatML turns; a picture or a video inside a turn becomes start, pad and end tokens.
 CHAT_TEMPLATE = """\
@@ -159,13 +160,21 @@ def make_processor(tokenizer):
     )
 
 
-def save_model(model, processor, directory: Path) -> None:
-    """Write model and processor in half precision as ``from_pretrained`` wants them; the master copy stays float32."""
+def save_model(model, processor, directory: Path, *, parts: tuple[str, ...] = ("",)) -> None:
+    """Write model and processor in half precision as ``from_pretrained`` wants them; the master copy stays float32.
+
+    ``parts``: beginnings of the weight names to keep; ``TOWER`` leaves an untrained language model out.
+    """
     import copy
 
     import torch
+    from safetensors.torch import load_file, save_file
 
     half = copy.deepcopy(model).to(torch.float16)
     half.config.dtype = "float16"
     half.save_pretrained(directory)
+    if parts != ("",):
+        weights = Path(directory) / "model.safetensors"
+        kept = {name: value.clone() for name, value in load_file(weights).items() if name.startswith(parts)}
+        save_file(kept, weights, metadata={"format": "pt"})
     processor.save_pretrained(directory)

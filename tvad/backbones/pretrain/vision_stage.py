@@ -43,9 +43,10 @@ class VisionStage:
     rounds: int = 30  # one new block of pairs each
     block: int = 384  # frame pairs in a block
     window: int = 10  # blocks to draw from
-    visits: int = 1280  # full-size pairs drawn in a round, or 9/4 as many crops
-    batch: int = 8  # full-size pairs in a step, or 9/4 as many crops
-    cropped: float = 0.7  # share of the rounds on crops of 2/3 by 2/3: full attention is quadratic in the patches
+    visits: int = 1280  # full-size pairs drawn in a round, or as many crops as have their patches
+    batch: int = 8  # full-size pairs in a step, or as many crops as have their patches
+    cropped: float = 0.8  # share of the rounds on crops around actors: nine tenths of a frame are bare ground
+    crop: int = 120  # side of a crop: one attention window
     learning_rate: float = 1e-3
     seed: int = 0
     height: int = 240
@@ -182,12 +183,12 @@ def train_vision(
         for number in range(first, min(stage.rounds, stop_after or stage.rounds)):
             window = blocks.window(number)
             generator = torch.Generator().manual_seed(stage.seed * 7919 + number)
-            crop = number < stage.cropped * stage.rounds
-            times = 9 / 4 if crop else 1
-            drawn = torch.randint(len(window) * stage.block, (int(stage.visits * times),), generator=generator)
-            for rows in drawn.split(int(stage.batch * times)):
+            small = number < stage.cropped * stage.rounds
+            times = stage.height * stage.width // stage.crop**2 if small else 1
+            drawn = torch.randint(len(window) * stage.block, (stage.visits * times,), generator=generator)
+            for rows in drawn.split(stage.batch * times):
                 raw = blocks.gather(window, rows.tolist())
-                raw = crop_pairs(raw, generator, patch=spec.patch_size, merge=merge) if crop else raw
+                raw = crop_pairs(raw, generator, side=stage.crop, patch=spec.patch_size, merge=merge) if small else raw
                 loss = _step(visual, heads, raw, generator, late=late, merge=merge, device=device)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -206,20 +207,30 @@ def train_vision(
     }
 
 
-def crop_pairs(raw: dict[str, np.ndarray], generator: torch.Generator, *, patch: int, merge: int) -> dict[str, np.ndarray]:
-    """Every pair and its facts cut to 2/3 by 2/3 at a place of its own, aligned to the merge blocks."""
+def crop_pairs(
+    raw: dict[str, np.ndarray], generator: torch.Generator, *, side: int, patch: int, merge: int
+) -> dict[str, np.ndarray]:
+    """Every pair and its facts cut to a square of ``side`` pixels around an actor, aligned to the merge blocks.
+
+    The place is drawn from the patches that actors cover, seldom motions four times as often, and shifted by chance;
+    a pair without actors is cut anywhere.
+    """
     n, _, height, width, _ = raw["frames"].shape
-    step = patch * merge
-    tall, wide = height * 2 // 3 // step, width * 2 // 3 // step
-    tops = torch.randint(height // step - tall + 1, (n,), generator=generator).tolist()
-    lefts = torch.randint(width // step - wide + 1, (n,), generator=generator).tolist()
+    step, cells = patch * merge, side // (patch * merge)
+    rows, columns = height // step - cells, width // step - cells
+    cover = torch.from_numpy(raw["motions"]).float().movedim(1, -1)
+    likely = cover @ (1 + 3 * torch.tensor(SELDOM)) + 1e-3
+    centre = torch.multinomial(likely.flatten(1), 1, generator=generator)[:, 0]
+    shift = torch.randint(-(cells // 3), cells // 3 + 1, (2, n), generator=generator) - cells // 2
+    tops = (centre // (width // patch) // merge + shift[0]).clamp(0, rows).tolist()
+    lefts = (centre % (width // patch) // merge + shift[1]).clamp(0, columns).tolist()
 
     def cut(array: np.ndarray, unit: int) -> np.ndarray:
-        rows = [
-            (slice(t * unit, (t + tall) * unit), slice(x * unit, (x + wide) * unit))
-            for t, x in zip(tops, lefts, strict=True)
+        places = [
+            (slice(top * unit, (top + cells) * unit), slice(left * unit, (left + cells) * unit))
+            for top, left in zip(tops, lefts, strict=True)
         ]
-        return np.stack([item[:, r, c] for item, (r, c) in zip(array, rows, strict=True)])
+        return np.stack([item[:, r, c] for item, (r, c) in zip(array, places, strict=True)])
 
     return {name: cut(value, step if name == "frames" else merge) for name, value in raw.items()}
 
