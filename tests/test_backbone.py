@@ -109,9 +109,7 @@ def test_many_clips_equal_one_by_one(backbone):
 
 
 def test_with_and_without_language_model_agree(directory, backbone):
-    full = QwenBackbone.from_pretrained(
-        directory, taps=(0, 1, 2), device="cpu", dtype="float32", load_language_model=True
-    )
+    full = QwenBackbone.from_pretrained(directory, taps=(0, 1, 2), device="cpu", dtype="float32", load_language_model=True)
     assert full.fingerprint == backbone.fingerprint and full.vision_fingerprint == backbone.vision_fingerprint
     assert torch.allclose(full.see(clip()).taps[2], backbone.see(clip()).taps[2], atol=1e-6)
     assert torch.allclose(full.embed_prompts(["a person"]), backbone.embed_prompts(["a person"]), atol=1e-6)
@@ -154,6 +152,26 @@ def test_a_directory_without_language_model_gives_heatmaps_and_says_what_it_lack
     assert tower.fingerprint == backbone.fingerprint
     with pytest.raises(BackboneError, match=r"weights missing, first 'model\.language_model.*no whole language model"):
         QwenBackbone.from_pretrained(tmp_path / "tower", load_language_model=True, device="cpu")
+
+
+def test_damage_is_named(tmp_path, directory):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    cut = shutil.copytree(directory, tmp_path / "cut")
+    weights = cut / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(BackboneError, match=r"model\.safetensors: damaged .*fetch the model again"):
+        QwenBackbone.from_pretrained(cut, device="cpu")
+    other = shutil.copytree(directory, tmp_path / "other")
+    tensors = load_file(other / "model.safetensors")
+    tensors["visual.patch_embed.proj.weight"] = tensors["visual.patch_embed.proj.weight"][:-1].clone()
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BackboneError, match=r"do not fit config\.json .*patch_embed.*are both of one model"):
+        QwenBackbone.from_pretrained(other, device="cpu")
+    with pytest.raises(BackboneError, match=r"flash_attn is not installed; pip install flash-attn"):
+        QwenBackbone.from_pretrained(directory, device="cpu", attention="flash_attention_2")
 
 
 def test_coarse_honest_frame_rate_keeps_time_positions_apart(directory):

@@ -53,6 +53,11 @@ class StaticView:
         """Where the wrapped backbone computes; decoders must lie there too."""
         return getattr(self.backbone, "device", "cpu")
 
+    @property
+    def dtype(self) -> Any:
+        """What the wrapped backbone computes in."""
+        return getattr(self.backbone, "dtype", "")
+
     def see(self, clip: Clip, *, tokens: bool = False) -> Sight:
         """The clip as the wrapped backbone sees it frozen; same shapes."""
         return self.see_many([clip], tokens=tokens)[0]

@@ -8,9 +8,10 @@ Source: T-VAD, section on the Anomaly Heatmap Decoder; published taps are blocks
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -237,13 +238,16 @@ def _native_dtype(device: torch.device) -> torch.dtype:
 
 def _choose_attention(wanted: str, device: torch.device) -> tuple[str, str]:
     """The attention implementation and the reason, as a string that provenance records keep."""
+    if wanted == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
+        raise BackboneError(
+            "attention='flash_attention_2': the package flash_attn is not installed; pip install flash-attn (needs a GPU), "
+            "or leave attention='auto'"
+        )
     if wanted != "auto":
         return wanted, f"{wanted} (asked for)"
     if device.type != "cuda":
         return "sdpa", f"sdpa, windows batched (FlashAttention-2 needs a GPU, device is {device.type})"
-    try:
-        import flash_attn  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("flash_attn") is None:
         reason = "sdpa, windows batched (flash_attn not importable); expect a slower vision tower, pip install flash-attn"
         warnings.warn(f"attention: {reason}", stacklevel=3)
         return "sdpa", reason
@@ -252,18 +256,14 @@ def _choose_attention(wanted: str, device: torch.device) -> tuple[str, str]:
 
 def _load_tower(directory: Path, config, dtype: torch.dtype, kernel: str):
     """The tower and the embedding rows alone, read from the shards that hold them."""
-    from safetensors import safe_open
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 
     tower, embedding = {}, None
-    for shard in sorted(directory.glob("*.safetensors")):
-        with safe_open(shard, framework="pt") as file:
-            for key in file.keys():
-                prefix = next((p for p in _VISION_PREFIXES if key.startswith(p)), None)
-                if prefix:
-                    tower[key.removeprefix(prefix)] = file.get_tensor(key).to(dtype)
-                elif key in _EMBEDDING_KEYS:
-                    embedding = file.get_tensor(key)
+    for name, value in _stored_tensors(directory):
+        if name:
+            tower[name] = value.to(dtype)
+        else:
+            embedding = value
     config.vision_config._attn_implementation = kernel
     visual = Qwen2_5_VisionTransformerPretrainedModel._from_config(config.vision_config, dtype=dtype)
     missing = sorted(set(visual.state_dict()) - set(tower))
@@ -273,7 +273,13 @@ def _load_tower(directory: Path, config, dtype: torch.dtype, kernel: str):
             f"{directory}: {len(missing) + (embedding is None)} weights missing, first '{first}'; "
             "is the download complete? fetch the model again (tiny: make zoo)"
         )
-    visual.load_state_dict(tower)
+    try:
+        visual.load_state_dict(tower, strict=False)  # nothing is missing; a newer file may hold buffers we do not know
+    except RuntimeError as error:
+        raise BackboneError(
+            f"{directory}: weights do not fit config.json ({str(error).splitlines()[-1].strip()}); "
+            "are both of one model? fetch the model again (tiny: make zoo)"
+        ) from error
     return visual, embedding
 
 
@@ -304,20 +310,28 @@ def _processing(directory: Path) -> dict:
     }
 
 
+def _stored_tensors(directory: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tower's weights by their names within the tower, and the embedding table under an empty name."""
+    from safetensors import SafetensorError, safe_open
+
+    for shard in sorted(directory.glob("*.safetensors")):
+        try:
+            with safe_open(shard, framework="pt") as file:
+                for key in file.keys():
+                    prefix = next((p for p in _VISION_PREFIXES if key.startswith(p)), None)
+                    if prefix or key in _EMBEDDING_KEYS:
+                        yield key.removeprefix(prefix) if prefix else "", file.get_tensor(key)
+        except SafetensorError as error:
+            raise BackboneError(f"{shard}: damaged ({error}); fetch the model again (tiny: make zoo)") from error
+
+
 def _stored_digests(directory: Path, count: int = 4096) -> dict[str, str]:
     """Hashes of the stored tower and embedding table, from evenly sampled values of every tensor."""
-    from safetensors import safe_open
-
     samples: dict[str, dict[str, str]] = {"tower": {}, "embedding": {}}
-    for shard in sorted(directory.glob("*.safetensors")):
-        with safe_open(shard, framework="pt") as file:
-            for key in file.keys():
-                prefix = next((p for p in _VISION_PREFIXES if key.startswith(p)), None)
-                if prefix or key in _EMBEDDING_KEYS:
-                    flat = file.get_tensor(key).flatten()
-                    values = flat[:: max(1, flat.numel() // count)].float().numpy().tobytes()
-                    kind, name = ("tower", key.removeprefix(prefix)) if prefix else ("embedding", "rows")
-                    samples[kind][name] = hashlib.sha256(values).hexdigest()
+    for name, value in _stored_tensors(directory):
+        flat = value.flatten()
+        values = flat[:: max(1, flat.numel() // count)].float().numpy().tobytes()
+        samples["tower" if name else "embedding"][name or "rows"] = hashlib.sha256(values).hexdigest()
     return {kind: _digest(found) for kind, found in samples.items()}
 
 

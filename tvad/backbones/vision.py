@@ -156,14 +156,18 @@ def tower_flops(config, *, t: int, h: int, w: int) -> int:
     return config.depth * block + attention + patch + merger
 
 
+@torch.no_grad()
 def reinitialise(visual: nn.Module, *, seed: int) -> None:
-    """Give the tower new random weights in place (the 'random tower' control), by the class's own initialiser."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for module in visual.modules():
-            if isinstance(module, (nn.Linear, nn.Conv3d)):
-                nn.init.normal_(module.weight, std=visual.config.initializer_range)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif "RMSNorm" in type(module).__name__:
-                nn.init.ones_(module.weight)
+    """Give the tower new random weights in place (the 'random tower' control): normal matrices, zero biases, unit norms.
+
+    Drawn on the CPU in float32, so that a seed means the same tower on every device and in every dtype.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in visual.modules():
+        if isinstance(module, nn.Linear | nn.Conv3d):
+            drawn = torch.randn(module.weight.shape, generator=generator) * visual.config.initializer_range
+            module.weight.copy_(drawn)
+            if module.bias is not None:
+                module.bias.zero_()
+        elif "RMSNorm" in type(module).__name__:
+            module.weight.fill_(1)

@@ -29,8 +29,10 @@ from tvad.params import Phase1, project_root
 from tvad.prompts import prototypes
 from tvad.record import provenance, read_rows, replace_rows, write_json
 from tvad.scenes.types import OPEN_SET_EVENTS
+from tvad.training.cache import prune
 from tvad.training.phase1 import Phase1Config, train_heatmap, untrained_decoder
 
+CACHE_BYTES = 12_000_000_000      # features of about three towers; older ones go once a tower's arms are done
 VARIANTS = ("full", "control-random-tower", "control-static", "control-untrained")
 TRAINING_SPLITS = {"scene-disjoint": ("train", "val"), "open-set": ("train-open", "val-open")}
 
@@ -108,6 +110,7 @@ class Study:
         print(f"study: {len(missing)} of {len(arms)} arms to do, rows in {self.rows_path}", flush=True)
         for tower in dict.fromkeys(arm.tower for arm in missing):
             self._run_tower([arm for arm in missing if arm.tower == tower], _view(stock, tower), config)
+            prune(self.cache, keep=[], limit_bytes=CACHE_BYTES)
         if missing:
             record = provenance(config=config, device=str(stock.device), decoder=self.params.decoder,
                                 attention=stock.attention, started=began, seeds=list(self.seeds),

@@ -21,6 +21,7 @@ from tvad.backbones.pretrain.language_stage import LanguageStage, answers_right,
 from tvad.backbones.pretrain.tiny import TOWER, make_config, make_processor, make_tokenizer, save_model
 from tvad.backbones.pretrain.vision_stage import VisionStage, train_vision
 from tvad.backbones.zoo import ZOO
+from tvad.datasets.footage_store import simulator_hash
 
 TRAIN_SCENES = tuple(f"scene{i:02d}" for i in range(8))
 VALIDATION_SCENES = ("scene08", "scene09")
@@ -47,6 +48,12 @@ def keep(path: Path, result: dict) -> dict:
     if not path.exists():
         path.write_text(json.dumps(result))
     return json.loads(path.read_text())
+
+
+def key_of(*stages) -> str:
+    """Name of the working folder: another recipe or another simulator never resumes this one's run."""
+    facts = json.dumps([simulator_hash(), *(asdict(stage) for stage in stages)], sort_keys=True)
+    return hashlib.sha256(facts.encode()).hexdigest()[:12]
 
 
 def round_to_half(module: torch.nn.Module) -> None:
@@ -111,19 +118,18 @@ def main(arguments: list[str] | None = None) -> Path:
     second = LanguageStage(scenes=TRAIN_SCENES)
     first = replace(first, rounds=chosen.rounds or first.rounds)
     second = replace(second, lessons=chosen.lessons or second.lessons, epochs=chosen.epochs or second.epochs)
+    work = chosen.work / key_of(first, second)
     tokenizer = make_tokenizer(corpus())
     model = Qwen2_5_VLForConditionalGeneration(make_config(tokenizer))
     processor = make_processor(tokenizer)
     results = {
-        "vision": keep(
-            chosen.work / "vision.json", train_vision(model.model.visual, first, work=chosen.work, device=chosen.device)
-        )
+        "vision": keep(work / "vision.json", train_vision(model.model.visual, first, work=work, device=chosen.device))
     }
     # What is committed is half precision: everything downstream must learn on exactly the rounded tower.
     round_to_half(model.model.visual)
     if chosen.stop_after == "language":
         results["language"] = keep(
-            chosen.work / "language.json", train_language(model, processor, second, work=chosen.work, device=chosen.device)
+            work / "language.json", train_language(model, processor, second, work=work, device=chosen.device)
         )
         round_to_half(model)
         results["answers_right"] = answers_right(
