@@ -230,7 +230,8 @@ class Inline:
     def __exit__(self, *_):
         return None
 
-    shutdown = __exit__
+    def shutdown(self, **_):
+        return None
 
     def submit(self, function, *arguments):
         from concurrent.futures import Future

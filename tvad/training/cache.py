@@ -156,7 +156,8 @@ def _key(backbone: Any, video: Any, starts: tuple[int, ...]) -> str:
     annotation = zlib.crc32(np.asarray(video.labels, np.uint8).tobytes())
     # Fingerprints are of the stored weights; features also differ with the dtype they are computed in.
     parts = [_FORMAT, tower_key(backbone), str(getattr(backbone, "dtype", "")), list(backbone.taps), video.dataset,
-             video.id, video.frames.fingerprint, annotation, [[event.kind, event.start, event.stop] for event in video.events], starts]
+             video.id, video.frames.fingerprint, annotation,
+             [[event.kind, event.start, event.stop] for event in video.events], starts]
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:24]
 
 
