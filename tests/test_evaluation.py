@@ -292,7 +292,7 @@ def rows_of(videos, seed, noise):
 def test_a_run_is_compared_with_the_spread_of_the_study(videos, tmp_path, monkeypatch, capsys):
     study = [row for seed, noise in enumerate((0.60, 0.61, 0.62)) for row in rows_of(videos, seed, noise)]
     text = compare_table(rows_of(videos, 0, 0.61), study)
-    assert "0 figures" not in text and "NO" not in text and "figures lie within the study's spread" in text
+    assert " 0 figures" not in text and "NO" not in text and "figures lie within the study's spread" in text
     worse = compare_table(rows_of(videos, 0, 0.95), study)
     assert "NO" in worse
     other = compare_table([replace(row, split="val") for row in study[:2]], study)

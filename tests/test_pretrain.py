@@ -15,6 +15,7 @@ from tvad.scenes.render import make_footage
 from tvad.scenes.script import cast
 from tvad.scenes.types import PART_INDEX, PARTS
 from tvad.scenes.world import SCENES, SPLITS
+from tvad.video.photometric import disturb
 
 PATCH = 10
 
@@ -111,7 +112,7 @@ def test_merged_facts_average_shares_and_pick_the_covering_actor(footage):
 
 def test_disturbance_is_the_cameras_not_the_scenes(footage):
     frames = torch.from_numpy(footage.frames[:1]).unsqueeze(1).expand(4, 2, -1, -1, -1).contiguous()
-    changed = [vision_stage.disturb(frames, torch.Generator().manual_seed(1)) for _ in range(2)]
+    changed = [disturb(frames, torch.Generator().manual_seed(1)) for _ in range(2)]
     assert changed[0].dtype == torch.uint8 and changed[0].shape == frames.shape and torch.equal(*changed)
     assert not torch.equal(changed[0], frames)
     both = changed[0].float()

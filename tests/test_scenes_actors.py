@@ -39,6 +39,9 @@ class Lawn:
     def visible(self, xy, margin=0.0):
         return bool(abs(xy[0]) < 7 + margin and 6 - margin < xy[1] < 18 + margin)
 
+    def metre(self, xy):
+        return 240.0 / xy[1]
+
 
 LAWN = Lawn()
 TIMES = np.arange(0.0, 6.0, 0.1)

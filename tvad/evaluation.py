@@ -118,6 +118,7 @@ class Cell:
     sigma: float
     system: str = "t-vad"
     samples: int = 1000
+    choice: str = "fixed"       # "in-sample" where smoothing and thresholds were chosen on these very videos
 
     def row(self, metric: str, n: int, interval: Any, **more: Any) -> Row:
         """A row from an interval, from a bare value where no interval can be had, or from None: undefined."""
@@ -231,7 +232,7 @@ def _interval(cell: Cell, metric: Callable[..., float], *inputs: Sequence, **opt
 def _score_kinds(inputs: Sequence[_Input], cell: Cell):
     kinds = [([item.raw for item in inputs], {"sigma": 0.0})]
     if cell.sigma > 0:
-        kinds.insert(0, ([item.smoothed for item in inputs], {"sigma": cell.sigma, "choice": "fixed"}))
+        kinds.insert(0, ([item.smoothed for item in inputs], {"sigma": cell.sigma, "choice": cell.choice}))
     return kinds
 
 
@@ -322,4 +323,4 @@ def _region_rows(inputs: Sequence[_Input], cell: Cell) -> list[Row]:
     except MetricError as error:
         _LOG.info("RBDC and TBDC of %s: undefined (%s)", cell.dataset, error)
         found = {"rbdc": None, "tbdc": None}
-    return [cell.row(name, sum(frames.values()), found[name], choice="fixed") for name in ("rbdc", "tbdc")]
+    return [cell.row(name, sum(frames.values()), found[name], choice=cell.choice) for name in ("rbdc", "tbdc")]

@@ -25,9 +25,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from tvad.errors import StorageError, TvadError
-from tvad.params import DATASETS
 
 SYSTEMS: tuple[str, ...] = ("t-vad", "anyanomaly", "videoanomalyclip", "gv-vad")
+# Every set that the field measures on, so that rows of others can be compared.
+DATASETS: tuple[str, ...] = (
+    "simcampus", "ucsd_ped2", "ucsd_ped1", "avenue", "shanghaitech", "ubnormal", "ucf_crime", "custom",
+)
 METRICS: tuple[str, ...] = (
     "micro_auc", "macro_auc", "ap", "rbdc", "tbdc", "pixel_auroc", "aupro",
     "bleu4_target", "bleu4_trajectory", "yes_no_accuracy", "yes_no_balanced_accuracy",
@@ -49,7 +52,8 @@ class Row:
     ``value`` None says that the metric is undefined there (the AUC of a video without normal frames).  ``n`` counts
     what the value is taken over (frames; videos for ``macro_auc``).  ``positive_rate`` is the base rate that belongs
     beside an AP, ``event`` the class of a per-event figure, ``sigma`` the smoothing in frames, ``choice`` "fixed" for a
-    setting chosen without test labels and "oracle" for a published one that used them.
+    setting chosen on another split, "in-sample" for one chosen on the validation videos of this very row, "oracle" for a
+    published one that used test labels.
     """
 
     system: str
@@ -72,7 +76,7 @@ class Row:
 
     def __post_init__(self) -> None:
         for name, allowed in (("system", SYSTEMS), ("dataset", DATASETS), ("metric", METRICS),
-                              ("choice", (None, "fixed", "oracle"))):
+                              ("choice", (None, "fixed", "in-sample", "oracle"))):
             if getattr(self, name) not in allowed:
                 known = ", ".join(map(str, allowed))
                 raise ValueError(f"row {name} {getattr(self, name)!r} is unknown; allowed: {known}")

@@ -38,7 +38,7 @@ VIDEOS_PER_SCENE = 18      # 12 with events, 6 normal
 # Training learns from many short videos, most of them of a relative of their scene (another camera, light, texture):
 # with 18 long ones a scene the decoder learned the scenes by heart (docs/LOG.md).
 TRAIN_VIDEOS_PER_SCENE, TRAIN_FRAMES, FRAMES = 72, 30, 150
-MIN_PIXELS = 10            # fewer cannot be told from sensor noise
+MIN_PIXELS = 24            # half of a person of 12 pixels: fewer cannot be named by anybody
 FPS = 10.0
 SIZE = (240, 360)
 _SEEDS = {"train": 100_000, "val": 200_000, "test": 300_000}

@@ -16,7 +16,18 @@ from tvad.scenes.actors import Participant, gait_phase, pedestrian, stops, walki
 from tvad.scenes.body import TAU
 from tvad.scenes.rides import bicycle, car, hand_truck, motorcycle, running, skateboarding, stroller
 from tvad.scenes.throws import throwing
-from tvad.scenes.tracks import STEP, Track, choose_distance, choose_path, choose_spot, grid, travelled, window
+from tvad.scenes.tracks import (
+    LEGIBLE,
+    STEP,
+    Track,
+    choose_distance,
+    choose_path,
+    choose_spot,
+    grid,
+    is_clear,
+    travelled,
+    window,
+)
 from tvad.scenes.types import Ground
 
 
@@ -28,8 +39,9 @@ def falling(ground: Ground, rng: np.random.Generator, duration: float) -> list[P
     rises = rng.random() < 0.5
     length = 0.9 + lie + (1.6 if rises else 0.0)
     began = max(-0.7, window(rng, duration, min(length, 3.5)))
-    path, span = choose_path(ground, rng, offset=float(rng.uniform(-1, 1)))
-    spot = choose_distance(rng, path, span)
+    clear = is_clear(rng)
+    path, span = choose_path(ground, rng, offset=float(rng.uniform(-1, 1)), clear=clear)
+    spot = choose_distance(ground, rng, path, span, clear=clear)
     times = grid(min(-0.1, began - 1.0), duration + 0.1)
     rise = 0.9 + lie if rises else 1e6
     since = times - began
@@ -67,20 +79,20 @@ def jumping(ground: Ground, rng: np.random.Generator, duration: float) -> list[P
     times = grid(min(-0.1, began - 0.5), duration + 0.1)
     since = times - began
     active = (since >= 0) & (since < length)
-    walks = rng.random() < 0.45
+    walks, clear = rng.random() < 0.45, is_clear(rng)
     if walks:
-        path, span = choose_path(ground, rng, offset=float(rng.uniform(-1, 1)))
+        path, span = choose_path(ground, rng, offset=float(rng.uniform(-1, 1)), clear=clear)
         profile = stops(times, walking_speed(rng), [(began, length)])
         hop = float(rng.uniform(0.0, 1.4)) if rng.random() < 0.5 else 0.0
         share = (since % deeds.JUMP_CYCLE) / deeds.JUMP_CYCLE
         profile = profile + np.where(active & (share > 0.36) & (share < 0.92), hop, 0.0)
         along = travelled(times, profile)
-        along += choose_distance(rng, path, span, low=0.2, high=0.7) - np.interp(began, times, along)
+        along += choose_distance(ground, rng, path, span, low=0.2, high=0.7, clear=clear) - np.interp(began, times, along)
         xy, heading = path.at(along)
         words = np.where(active, "jumping", np.where(profile < 0.1, "standing", "walking"))
         present = (along > 0) & (along < path.length - 0.2)
     else:
-        spot, _ = choose_spot(ground, rng)
+        spot, _ = choose_spot(ground, rng, clear=clear)
         xy, heading = np.broadcast_to(spot, (len(times), 2)), np.full(len(times), float(rng.uniform(0, TAU)))
         profile, words, present = np.zeros(len(times)), np.where(active, "jumping", "standing"), True
     track = Track(
@@ -101,10 +113,13 @@ def loitering(ground: Ground, rng: np.random.Generator, duration: float) -> list
     performer = pedestrian(rng, hooded=rng.random() < 0.8, carry=0.3)
     performer.free_hands()
     corners = [np.asarray(c, float) for c in ground.corners() if ground.visible(c)]
+    clear = is_clear(rng)
+    if clear:
+        corners = [c for c in corners if ground.metre(c) >= LEGIBLE] or corners
     if corners:
         centre = corners[int(rng.integers(len(corners)))] + rng.normal(0, 0.25, 2)
     else:
-        centre, _ = choose_spot(ground, rng)
+        centre, _ = choose_spot(ground, rng, clear=clear)
     turn = float(rng.uniform(0, TAU))
     direction = np.array((cos(turn), sin(turn)))
     reach, speed = float(rng.uniform(0.7, 1.8)), float(rng.uniform(0.40, 0.75))
@@ -158,7 +173,7 @@ def loitering(ground: Ground, rng: np.random.Generator, duration: float) -> list
 def fighting(ground: Ground, rng: np.random.Generator, duration: float) -> list[Participant]:
     """Two or three people brawl; before and after they stand in talk."""
     count = 2 if rng.random() < 0.75 else 3
-    centre, _ = choose_spot(ground, rng, room=0.2)
+    centre, _ = choose_spot(ground, rng, room=0.2, clear=is_clear(rng))
     length = float(rng.uniform(1.5, 9.0))
     began = window(rng, duration, length)
     times = grid(-0.1, duration + 0.1)

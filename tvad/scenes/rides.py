@@ -15,7 +15,7 @@ from tvad.scenes import carts, deeds, poses, vehicles
 from tvad.scenes.actors import Participant, Performer, pedestrian, walking_speed
 from tvad.scenes.body import TAU, Figure
 from tvad.scenes.palette import dress, vehicle_colour
-from tvad.scenes.tracks import Track, choose_path, grid, travelled, window
+from tvad.scenes.tracks import Track, choose_path, grid, is_clear, travelled, window
 from tvad.scenes.types import ActorState, Appearance, Ground, Shape
 
 
@@ -23,7 +23,7 @@ def _cross(
     ground: Ground, rng: np.random.Generator, duration: float, speed: float, *, offset: float = 0.0, lead: float = 3.0
 ):
     """Path, rows' times and distances of something that crosses the view at an even speed."""
-    path, span = choose_path(ground, rng, offset=offset)
+    path, span = choose_path(ground, rng, offset=offset, clear=is_clear(rng))
     enter = window(rng, duration, max(0.3, (span[1] - span[0]) / speed))
     start = max(0.0, span[0] - lead)
     times = grid(enter - (span[0] - start) / speed, max(enter, duration) + 0.1)

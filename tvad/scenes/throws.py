@@ -13,7 +13,7 @@ from tvad.scenes import deeds
 from tvad.scenes.actors import Participant, Performer, draw_person, gait_phase, pedestrian, stops, walking_speed
 from tvad.scenes.body import TAU
 from tvad.scenes.palette import object_colour, shade
-from tvad.scenes.tracks import STEP, Track, choose_distance, choose_path, choose_spot, grid, travelled, window
+from tvad.scenes.tracks import STEP, Track, choose_distance, choose_path, choose_spot, grid, is_clear, travelled, window
 from tvad.scenes.types import PART_INDEX, ActorState, Ball, Colour, Ground, Patch, Shape, Stroke
 
 THROWN = PART_INDEX["thrown_object"]
@@ -85,21 +85,21 @@ def throwing(ground: Ground, rng: np.random.Generator, duration: float) -> list[
     kind = ("ball", "bag", "box")[int(rng.choice(3, p=(0.35, 0.35, 0.30)))]
     word, colour = object_colour(rng)
     first = window(rng, duration, 1.9)
-    walks = rng.random() < 0.3
+    walks, clear = rng.random() < 0.3, is_clear(rng)
     count = 1 if walks else 1 + max(0, int((duration - first) / float(rng.uniform(2.4, 4.5))))
     count = min(count, 8)
     starts = [first + index * float(rng.uniform(2.3, 2.6)) for index in range(count)]
     starts = [start for k, start in enumerate(starts) if k == 0 or start > starts[k - 1] + 2.2]
     times = grid(min(-0.1, first - 1.0), duration + 0.1)
     if walks:
-        path, span = choose_path(ground, rng, offset=float(rng.uniform(-1, 1)))
+        path, span = choose_path(ground, rng, offset=float(rng.uniform(-1, 1)), clear=clear)
         profile = stops(times, walking_speed(rng), [(first, deeds.THROW_LENGTH)])
         along = travelled(times, profile)
-        along += choose_distance(rng, path, span, low=0.2, high=0.7) - np.interp(first, times, along)
+        along += choose_distance(ground, rng, path, span, low=0.2, high=0.7, clear=clear) - np.interp(first, times, along)
         xy, heading = path.at(along)
         present = (along > 0) & (along < path.length - 0.2)
     else:
-        spot, _ = choose_spot(ground, rng, room=0.2)
+        spot, _ = choose_spot(ground, rng, room=0.2, clear=clear)
         xy, heading = np.broadcast_to(spot, (len(times), 2)), np.full(len(times), float(rng.uniform(0, TAU)))
         profile, present = np.zeros(len(times)), True
     words = np.where(profile < 0.1, "standing", "walking").astype("<U12")

@@ -16,6 +16,8 @@ from tvad.scenes.types import MOTIONS, ActorState, Ground
 
 STEP = 0.05  # seconds between rows of a trajectory
 SPACING = 0.10  # metres between points of a path
+LEGIBLE = 18.0  # pixels a metre at 240x360: a grown person is some 30 pixels high, and one sees what he does
+ANYWHERE = 0.15  # share of the events that happen wherever they may, however small
 RUN_ON = 5.0  # metres that a path is continued straight beyond its ends, so that nobody pops up in view
 
 
@@ -168,8 +170,13 @@ def _clock(words: Sequence[str]) -> Float[np.ndarray, "n"]:
     return clock
 
 
-def choose_path(ground: Ground, rng: np.random.Generator, *, offset: float = 0.0) -> tuple[Path, tuple[float, float]]:
-    """A random path in a random direction and the span of it that is in view (longer views are likelier)."""
+def choose_path(
+    ground: Ground, rng: np.random.Generator, *, offset: float = 0.0, clear: bool = False
+) -> tuple[Path, tuple[float, float]]:
+    """A random path in a random direction and the span of it that is in view (longer views are likelier).
+
+    ``clear``: paths along which a person is seen at :data:`LEGIBLE` size are preferred to others by their share of it.
+    """
     options = []
     for points in ground.paths():
         path = Path(points, offset=offset, reverse=bool(rng.random() < 0.5))
@@ -177,29 +184,55 @@ def choose_path(ground: Ground, rng: np.random.Generator, *, offset: float = 0.0
     weights = np.array([max(0.0, span[1] - span[0]) ** 0.7 for _, span in options])
     if not len(weights) or weights.sum() <= 0:
         raise ValueError(f"scene {ground.name!r}: no path is in view; give Ground.paths() lines that cross the frame")
+    if clear:
+        weights *= [0.02 + _legible(ground, path.at(np.linspace(*span, 9))[0]).mean() for path, span in options]
     return options[int(rng.choice(len(options), p=weights / weights.sum()))]
 
 
+def _legible(ground: Ground, xy: Float[np.ndarray, "n 2"]) -> Bool[np.ndarray, "n"]:
+    return np.array([ground.metre(point) >= LEGIBLE for point in xy])
+
+
 def choose_distance(
-    rng: np.random.Generator, path: Path, span: tuple[float, float], *, low: float = 0.15, high: float = 0.85
+    ground: Ground,
+    rng: np.random.Generator,
+    path: Path,
+    span: tuple[float, float],
+    *,
+    low: float = 0.15,
+    high: float = 0.85,
+    clear: bool = False,
 ) -> float:
-    """An arc length between the shares ``low`` and ``high`` of a span, mostly the nearer of two draws."""
+    """An arc length between the shares ``low`` and ``high`` of a span, mostly the nearer of two draws.
+
+    ``clear``: drawn where a person is seen at :data:`LEGIBLE` size, if the span has such a place.
+    """
     draws = span[0] + rng.uniform(low, high, 2) * (span[1] - span[0])
+    if clear:
+        places = np.linspace(span[0] + low * (span[1] - span[0]), span[0] + high * (span[1] - span[0]), 25)
+        places = places[_legible(ground, path.at(places)[0])]
+        draws = rng.choice(places, 2) if len(places) else draws
     depth = path.at(draws)[0][:, 1]
     near = int(depth.argmin())
     return float(draws[near] if rng.random() < 0.75 else draws[1 - near])
 
 
 def choose_spot(
-    ground: Ground, rng: np.random.Generator, *, room: float = 0.15
+    ground: Ground, rng: np.random.Generator, *, room: float = 0.15, clear: bool = False
 ) -> tuple[Float[np.ndarray, "2"], float]:
     """A point in view on or beside a path, and the path's heading there; ``room`` keeps it off the ends of the view."""
     for _ in range(12):
-        path, span = choose_path(ground, rng, offset=float(rng.uniform(-1.0, 1.0)))
-        xy, heading = path.at(np.array([choose_distance(rng, path, span, low=room, high=1.0 - room)]))
+        path, span = choose_path(ground, rng, offset=float(rng.uniform(-1.0, 1.0)), clear=clear)
+        place = choose_distance(ground, rng, path, span, low=room, high=1.0 - room, clear=clear)
+        xy, heading = path.at(np.array([place]))
         if ground.visible(xy[0]):
             break
     return xy[0], float(heading[0])
+
+
+def is_clear(rng: np.random.Generator) -> bool:
+    """Whether an event is placed where a person can name it; the others happen wherever they may."""
+    return bool(rng.random() >= ANYWHERE)
 
 
 def window(rng: np.random.Generator, duration: float, length: float) -> float:

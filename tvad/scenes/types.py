@@ -107,6 +107,7 @@ class Ground(Protocol):
     def seats(self) -> Sequence[tuple[Float[np.ndarray, "2"], float]]: ...    # bench places, heading of the sitter
     def corners(self) -> Sequence[Float[np.ndarray, "2"]]: ...        # places off the paths where somebody may loiter
     def visible(self, xy: Float[np.ndarray, "2"], margin: float = 0.0) -> bool: ...   # within the frame
+    def metre(self, xy: Float[np.ndarray, "2"]) -> float: ...     # pixels that a metre there fills at 240x360
 
 
 @dataclass(frozen=True)

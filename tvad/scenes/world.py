@@ -112,6 +112,10 @@ class Scene:
         wide = DEFAULT_SIZE[1] / DEFAULT_SIZE[0]
         return abs(across) <= 0.5 * wide / focal - edge and abs(upward) <= 0.5 / focal - edge
 
+    def metre(self, xy: Float[np.ndarray, "2"]) -> float:
+        """Pixels that a metre fills at a ground point, in frames of 240x360."""
+        return float(self.camera.scale(xy))
+
     @cached_property
     def _lens(self) -> tuple:
         return self.camera.position.tolist(), *self.camera.axes.tolist(), self.camera.focal

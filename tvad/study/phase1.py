@@ -260,7 +260,8 @@ class Phase1Run:
     def _cell(self, part: Part, scoring: Scoring) -> Cell:
         return Cell(variant="full", dataset=part.dataset, split=part.split, protocol=part.protocol,
                     seed=self.params.seed, config=self.params.config_hash(), sigma=scoring.sigma,
-                    samples=self.params.bootstrap_samples)
+                    samples=self.params.bootstrap_samples,
+                    choice="in-sample" if scoring.chosen_on == f"{part.dataset}/{part.split}" else "fixed")
 
     @staticmethod
     def _write_rows(path: Path, rows: Sequence[Row]) -> None:

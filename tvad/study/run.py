@@ -121,11 +121,14 @@ class Study:
     def _of(self, arm: Arm) -> list[Target]:
         return [target for target in self.targets if target.train_protocol == arm.train_protocol]
 
+    def _evaluated(self, target: Target) -> tuple[Any, ...]:
+        return self.videos(target.dataset, target.protocol, target.split)[:self.params.max_videos or None]
+
     def _config_hash(self, backbone: Any) -> str:
         settings = {name: value for name, value in asdict(self.config).items() if name != "seed"}
         # The simulator's hash: rows of other footage must not pass for these.
         parts = [settings, backbone.fingerprint, simulator_hash(), self.params.frames_per_clip, self.params.stride,
-                 self.params.top_fraction]
+                 self.params.top_fraction, self.params.sigma, self.params.max_videos]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
     def _has(self, arm: Arm, target: Target, config: str) -> bool:
@@ -140,15 +143,17 @@ class Study:
                           top_fraction=self.params.top_fraction)
         splits = {arm: ("simcampus", arm.train_protocol, TRAINING_SPLITS[arm.train_protocol][1]) for arm in arms}
         needed = [(self.videos(*splits[arm]), arm) for arm in arms]
-        needed += [(self.videos(t.dataset, t.protocol, t.split), arm) for arm in arms for t in self._of(arm)]
+        needed += [(self._evaluated(t), arm) for arm in arms for t in self._of(arm)]
         found = self._score(needed, decoders, backbone, text, scoring, config)
         for arm in arms:
             videos = self.videos(*splits[arm])
             detections = [found[arm, video.frames.fingerprint] for video in videos]
             chosen = calibrate(detections, videos, scoring, chosen_on=f"simcampus/{splits[arm][2]}")
+            if self.params.sigma is not None:
+                chosen = replace(chosen, sigma=self.params.sigma, chosen_on=f"{chosen.chosen_on}; sigma given")
             chosen.save(self.work / config / arm.name / "detector.json")
             for target in self._of(arm):
-                videos = self.videos(target.dataset, target.protocol, target.split)
+                videos = self._evaluated(target)
                 finished = {video.id: rescore(found[arm, video.frames.fingerprint], chosen) for video in videos}
                 self._report(arm, target, finished, chosen, config)
 
@@ -201,9 +206,10 @@ class Study:
                 config: str) -> None:
         if self._has(arm, target, config):
             return
-        videos = self.videos(target.dataset, target.protocol, target.split)
+        videos = self._evaluated(target)
         cell = Cell(variant=arm.variant, dataset=target.dataset, split=target.split, protocol=target.protocol,
-                    seed=arm.seed, config=config, sigma=scoring.sigma, samples=self.params.bootstrap_samples)
+                    seed=arm.seed, config=config, sigma=scoring.sigma, samples=self.params.bootstrap_samples,
+                    choice="in-sample" if scoring.chosen_on == f"{target.dataset}/{target.split}" else "fixed")
         rows = evaluate(detections, videos, cell)
         if target.protocol == "open-set":
             rows += evaluate_events(detections, videos, cell, kinds=OPEN_SET_EVENTS, name="kept-out")

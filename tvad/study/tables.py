@@ -66,6 +66,9 @@ def compare_table(results: Sequence[Row], study: Sequence[Row]) -> str:
 def study_tables(rows: Sequence[Row]) -> str:
     """Markdown, for each split: metrics by variant, then events; mean ± standard deviation over seeds."""
     parts = []
+    if len(configs := {row.config for row in rows}) > 1:
+        parts.append(f"> These rows come from {len(configs)} configurations ({', '.join(sorted(configs))}): they are not "
+                     "one study. Run it again to the end, or delete the older rows.")
     for split in dict.fromkeys((row.dataset, row.protocol, row.split) for row in rows):
         chosen = [row for row in rows if (row.dataset, row.protocol, row.split) == split]
         dataset = "SimCampus (simulated)" if split[0] == "simcampus" else split[0]

@@ -31,6 +31,7 @@ from tvad.errors import DatasetError
 from tvad.record import atomic_write
 from tvad.training.targets import cover, labels_of, masks_of, nearest, pair_labels
 from tvad.video.clip import Clip
+from tvad.video.photometric import disturb
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = "pairs-1"
@@ -112,12 +113,14 @@ class PairSet:
 
 
 def cache_pairs(backbone: Any, videos: Sequence[Any], *, starts: Mapping[str, Sequence[int]], root: Path | str,
-                batch: int = 8, part: tuple[int, int] = (0, 1), progress: bool = True) -> PairSet | None:
+                batch: int = 8, part: tuple[int, int] = (0, 1), disturbed: float = 0.0,
+                progress: bool = True) -> PairSet | None:
     """Make what is missing under ``root`` and open the pairs of all ``videos``.
 
-    ``starts``: the chosen pairs of each video id. ``batch``: pairs a pass of the tower. ``part``: (rank, count) makes
-    only every ``count``-th video and returns None where other ranks have more to make; call it again after a barrier
-    with (0, 1).
+    ``starts``: the chosen pairs of each video id. ``disturbed``: share of the pairs that are seen through another
+    camera's photometry (``tvad.video.photometric``), drawn by video and start. ``batch``: pairs a pass of the tower.
+    ``part``: (rank, count) makes only every ``count``-th video and returns None where other ranks have more to make;
+    call it again after a barrier with (0, 1).
     Raises :class:`tvad.errors.DatasetError` for anomalous frames without masks, and StorageError when the disk refuses.
     """
     rank, count = part
@@ -125,7 +128,7 @@ def cache_pairs(backbone: Any, videos: Sequence[Any], *, starts: Mapping[str, Se
     for video in tqdm(videos[rank::count], desc="tower features", unit="video", disable=not progress):
         chosen = tuple(int(start) for start in starts[video.id])
         if chosen:
-            files.append(_one(backbone, video, chosen, Path(root), batch))
+            files.append(_one(backbone, video, chosen, Path(root), batch, disturbed))
     return PairSet(files) if count == 1 else None
 
 
@@ -152,17 +155,18 @@ def tower_key(backbone: Any) -> str:
     return getattr(backbone, "vision_fingerprint", backbone.fingerprint)
 
 
-def _key(backbone: Any, video: Any, starts: tuple[int, ...]) -> str:
+def _key(backbone: Any, video: Any, starts: tuple[int, ...], disturbed: float) -> str:
     annotation = zlib.crc32(np.asarray(video.labels, np.uint8).tobytes())
     # Fingerprints are of the stored weights; features also differ with the dtype they are computed in.
     parts = [_FORMAT, tower_key(backbone), str(getattr(backbone, "dtype", "")), list(backbone.taps), video.dataset,
              video.id, video.frames.fingerprint, annotation,
-             [[event.kind, event.start, event.stop] for event in video.events], starts]
+             [[event.kind, event.start, event.stop] for event in video.events], starts,
+             *([disturbed] if disturbed else [])]
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:24]
 
 
-def _one(backbone: Any, video: Any, starts: tuple[int, ...], root: Path, batch: int) -> PairFile:
-    key = _key(backbone, video, starts)
+def _one(backbone: Any, video: Any, starts: tuple[int, ...], root: Path, batch: int, disturbed: float) -> PairFile:
+    key = _key(backbone, video, starts, disturbed)
     name = re.sub(r"[^\w.-]+", "_", f"{video.dataset}-{video.id}")
     path = root / tower_key(backbone)[:16] / f"{name}-{key}.safetensors"
     if path.is_file():
@@ -170,7 +174,7 @@ def _one(backbone: Any, video: Any, starts: tuple[int, ...], root: Path, batch: 
         if isinstance(found, PairFile):
             return found
         _LOG.warning("%s: %s; making it again", path, found)
-    arrays = _extract(backbone, video, starts, batch)
+    arrays = _extract(backbone, video, starts, batch, disturbed)
     header = {"key": key, "format": _FORMAT, "crc": json.dumps({name: zlib.crc32(a) for name, a in arrays.items()})}
     with atomic_write(path) as file:
         file.write(save(arrays, header))
@@ -180,14 +184,20 @@ def _one(backbone: Any, video: Any, starts: tuple[int, ...], root: Path, batch: 
     return found
 
 
-def _extract(backbone: Any, video: Any, starts: tuple[int, ...], batch: int) -> dict[str, np.ndarray]:
+def _seen(video: Any, start: int, length: int, disturbed: float) -> Clip:
+    """The pair as the tower is to see it: clean, or by chance through another camera's photometry."""
+    frames = video.frames.read(start, min(start + length, len(video.frames)))
+    seed = zlib.crc32(f"{video.id} {start}".encode())
+    if disturbed and np.random.default_rng(seed).random() < disturbed:
+        frames = disturb(torch.from_numpy(frames)[None], torch.Generator().manual_seed(seed))[0].numpy()
+    return Clip(frames, video.frames.fps, start, video.id)
+
+
+def _extract(backbone: Any, video: Any, starts: tuple[int, ...], batch: int, disturbed: float) -> dict[str, np.ndarray]:
     length = backbone.temporal_patch_size
     parts, share, centre = [], [], []
     for first in range(0, len(starts), batch):
-        group = starts[first:first + batch]
-        frames = video.frames
-        clips = [Clip(frames.read(start, min(start + length, len(frames))), frames.fps, start, video.id)
-                 for start in group]
+        clips = [_seen(video, start, length, disturbed) for start in starts[first:first + batch]]
         for clip, sight in zip(clips, backbone.see_many(clips)):
             stacked = torch.stack([tap[0] for tap in sight.taps]).float().clamp(-_HALF_MAX, _HALF_MAX)
             parts.append(stacked.half().cpu().numpy())

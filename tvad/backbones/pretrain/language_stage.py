@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from tvad.backbones import vision
-from tvad.backbones.pretrain.loop import adamw, load_state, save_state
+from tvad.backbones.pretrain.loop import Optimizers, load_state, save_state
 from tvad.backbones.pretrain.questions import Turn, presence, scale_turn, turns
 
 log = logging.getLogger(__name__)
@@ -207,11 +207,12 @@ def train_language(model, processor, stage: LanguageStage, *, work: Path, device
     model.to(device).train()
     model.model.visual.eval().requires_grad_(False)
     rows = _encode_all(model, processor, stage, work, device)
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    parameters = [value for _, value in named]
     batches = plan_batches([len(row.ids) for row in rows], stage)
     steps = len(batches)
-    optimizer, schedule = adamw(parameters, learning_rate=stage.learning_rate, steps=steps)
-    state, losses, checkpoint = dict(model=model, optimizer=optimizer, schedule=schedule), [], work / "language.pt"
+    optimizer = Optimizers(named, learning_rate=stage.learning_rate, steps=steps)
+    state, losses, checkpoint = dict(model=model, optimizer=optimizer), [], work / "language.pt"
     if first := load_state(checkpoint, device=device, **state):
         log.warning("resuming stage 2 at step %d of %d (%s)", first, steps, checkpoint)
     with tqdm(total=steps, initial=first, desc="language", mininterval=5) as bar:
@@ -220,11 +221,10 @@ def train_language(model, processor, stage: LanguageStage, *, work: Path, device
             with torch.autocast(torch.device(device).type, torch.bfloat16):
                 logits, wanted = answer_logits(model, batch, device)
             loss = F.cross_entropy(logits.float(), wanted)
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
-            schedule.step()
             losses.append(loss.item())
             bar.update()
             bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", refresh=False)

@@ -11,14 +11,48 @@ import torch
 from torch import nn
 
 
-def adamw(parameters: Iterable[nn.Parameter], *, learning_rate: float, steps: int):
-    """AdamW and its schedule: 100 steps of warm-up, then a cosine to 2 % of the peak."""
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.02, betas=(0.9, 0.98), fused=True)
+class Optimizers:
+    """Muon for the matrices inside the blocks, AdamW for all else, one schedule: warm-up, then a cosine to 2 %.
 
-    def factor(step: int) -> float:
-        return min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, step / steps))))
+    Muon (orthogonalised momentum) brings the tiny tower further in as many steps than AdamW alone (docs/LOG.md).
+    Muon's steps are scaled to AdamW's size, so that one ``learning_rate`` serves both; ``gain`` multiplies Muon's.
+    """
 
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], *, learning_rate: float, steps: int, gain: float = 3.0):
+        named = list(named)
+        inside = [value for name, value in named if value.ndim == 2 and ("blocks." in name or "layers." in name)]
+        chosen = {id(value) for value in inside}
+        rest = [value for _, value in named if id(value) not in chosen]
+        fitted = {"weight_decay": 0.02, "adjust_lr_fn": "match_rms_adamw"}
+        self.parts = [
+            torch.optim.Muon(inside, lr=gain * learning_rate, **fitted),
+            torch.optim.AdamW(rest, lr=learning_rate, weight_decay=0.02, betas=(0.9, 0.98), fused=True),
+        ]
+
+        def factor(step: int) -> float:
+            return min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, step / steps))))
+
+        self.schedules = [torch.optim.lr_scheduler.LambdaLR(part, factor) for part in self.parts]
+
+    def step(self) -> None:
+        """Update the parameters from their gradients, then the learning rates."""
+        for part, schedule in zip(self.parts, self.schedules, strict=True):
+            part.step()
+            schedule.step()
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a run needs to go on."""
+        return {str(k): item.state_dict() for k, item in enumerate([*self.parts, *self.schedules])}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where ``state`` was taken."""
+        for k, item in enumerate([*self.parts, *self.schedules]):
+            item.load_state_dict(state[str(k)])
 
 
 def save_state(path: Path, done: int, **items: Any) -> None:

@@ -27,8 +27,9 @@ from transformers.image_utils import OPENAI_CLIP_STD as IMAGE_STD
 
 from tvad.backbones import vision
 from tvad.backbones.pretrain.facts import COLOUR_INDEX, NO_COLOUR, pairs
-from tvad.backbones.pretrain.loop import adamw, load_state, save_state
+from tvad.backbones.pretrain.loop import Optimizers, load_state, save_state
 from tvad.scenes.types import MOTIONS, PARTS
+from tvad.video.photometric import disturb
 
 log = logging.getLogger(__name__)
 SELDOM = [0.0 if motion in ("walking", "standing", "talking", "sitting", "driving") else 1.0 for motion in MOTIONS]
@@ -87,7 +88,9 @@ def fact_loss(predicted: tuple[Tensor, ...], batch: dict[str, Tensor]) -> Tensor
     parts, motions, numbers, tops, bottoms = predicted
     cover = batch["motions"].sum(-1).clamp(max=1)
     seldom = batch["motions"] @ batch["motions"].new_tensor(SELDOM)
-    weight = 1 + 8 * cover + 24 * seldom
+    # Small actors fill few patches: they weigh more, by their height, and large ones less.
+    near = actor_area(batch["velocity"][..., 3]).sqrt().clamp(0.5, 4)
+    weight = 1 + (8 * cover + 24 * seldom) / near
     still = (1 - batch["motions"].sum(-1, keepdim=True)).clamp(min=0)
     kinds = torch.cat([batch["motions"], still], -1)
     loss = (weight * -(batch["parts"] * parts.log_softmax(-1)).sum(-1)).mean() / 2
@@ -130,31 +133,6 @@ def merge_maps(maps: dict[str, Tensor], merge: int) -> dict[str, Tensor]:
     return coarse
 
 
-def disturb(frames: Tensor, generator: torch.Generator) -> Tensor:
-    """Photometric changes a camera makes, the same for both frames of a pair: (n 2 h w 3) uint8 to uint8."""
-    n = len(frames)
-
-    def draw(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(n, *shape, generator=generator).view(n, *shape, *[1] * (4 - len(shape)))
-
-    x = frames.float() / 255
-    grey = x.mean(-1, keepdim=True).expand_as(x)
-    x = torch.where(draw(0, 1) < 0.35, grey, x)
-    x = x.clamp(1e-3, 1) ** draw(0.7, 1.4) * draw(0.6, 1.15) + draw(-0.08, 0.12)
-    x = x * draw(0.94, 1.06, 1, 1, 1, 3)
-    soft = torch.nonzero(draw(0, 1).flatten() < 0.3).flatten()
-    if len(soft):
-        flat = x[soft].flatten(0, 1).movedim(-1, 1)
-        flat = F.avg_pool2d(F.pad(flat, (1, 1, 1, 1), mode="replicate"), 3, 1)
-        x[soft] = flat.movedim(1, -1).view_as(x[soft])
-    # One bank of noise, read from a place of its own for each pair: fresh normal draws would cost as much as a block.
-    bank = torch.randn(x[0].numel() * 2, generator=generator)
-    starts = torch.randint(x[0].numel(), (n,), generator=generator).tolist()
-    noise = torch.stack([bank[at : at + x[0].numel()].view_as(x[0]) for at in starts])
-    x = x + noise * draw(0, 0.03)
-    return (x.clamp(0, 1) * 255).round().to(torch.uint8)
-
-
 def train_vision(
     visual: nn.Module, stage: VisionStage, *, work: Path, device: str = "cpu", stop_after: int | None = None
 ) -> dict[str, float]:
@@ -172,9 +150,10 @@ def train_vision(
     parameters = [*visual.parameters(), *heads.parameters()]
     steps_a_round = stage.visits // stage.batch
     total = stage.rounds * steps_a_round
-    optimizer, schedule = adamw(parameters, learning_rate=stage.learning_rate, steps=total)
+    named = [*visual.named_parameters(), *heads.named_parameters()]
+    optimizer = Optimizers(named, learning_rate=stage.learning_rate, steps=total)
     average = torch.optim.swa_utils.AveragedModel(visual, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999))
-    state = dict(visual=visual, heads=heads, optimizer=optimizer, schedule=schedule, average=average)
+    state = dict(visual=visual, heads=heads, optimizer=optimizer, average=average)
     losses, checkpoint = [], work / "vision.pt"
     if first := load_state(checkpoint, device=device, **state):
         log.warning("resuming stage 1 at round %d of %d (%s)", first, stage.rounds, checkpoint)
@@ -190,11 +169,10 @@ def train_vision(
                 raw = blocks.gather(window, rows.tolist())
                 raw = crop_pairs(raw, generator, side=stage.crop, patch=spec.patch_size, merge=merge) if small else raw
                 loss = _step(visual, heads, raw, generator, late=late, merge=merge, device=device)
-                optimizer.zero_grad(set_to_none=True)
+                optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(parameters, 1.0)
                 optimizer.step()
-                schedule.step()
                 average.update_parameters(visual)
                 losses.append(loss.item())
                 bar.update()
@@ -212,14 +190,15 @@ def crop_pairs(
 ) -> dict[str, np.ndarray]:
     """Every pair and its facts cut to a square of ``side`` pixels around an actor, aligned to the merge blocks.
 
-    The place is drawn from the patches that actors cover, seldom motions four times as often, and shifted by chance;
-    a pair without actors is cut anywhere.
+    The place is drawn from the patches that actors cover, so that a small actor is met as often as a large one and seldom
+    motions four times as often, and shifted by chance; a pair without actors is cut anywhere.
     """
     n, _, height, width, _ = raw["frames"].shape
     step, cells = patch * merge, side // (patch * merge)
     rows, columns = height // step - cells, width // step - cells
     cover = torch.from_numpy(raw["motions"]).float().movedim(1, -1)
-    likely = cover @ (1 + 3 * torch.tensor(SELDOM)) + 1e-3
+    likely = cover @ (1 + 3 * torch.tensor(SELDOM)) / 255
+    likely = likely / actor_area(torch.from_numpy(raw["velocity"][:, 3]).float()) + 1e-9
     centre = torch.multinomial(likely.flatten(1), 1, generator=generator)[:, 0]
     shift = torch.randint(-(cells // 3), cells // 3 + 1, (2, n), generator=generator) - cells // 2
     tops = (centre // (width // patch) // merge + shift[0]).clamp(0, rows).tolist()
@@ -233,6 +212,11 @@ def crop_pairs(
         return np.stack([item[:, r, c] for item, (r, c) in zip(array, places, strict=True)])
 
     return {name: cut(value, step if name == "frames" else merge) for name, value in raw.items()}
+
+
+def actor_area(log_height: Tensor) -> Tensor:
+    """Area of an actor relative to one of 32 pixels height, from 1/8 up: facts hold the logarithm of the height."""
+    return (4 ** (log_height - 5)).clamp(min=1 / 8)
 
 
 def _step(visual, heads, raw, generator, *, late, merge, device) -> Tensor:
