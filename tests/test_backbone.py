@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from tiny_model import random_model_directory
 from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 
 from tvad.backbones import vision
-from tvad.backbones.pretrain.tiny import TOWER, make_config, make_processor, make_tokenizer, save_model
+from tvad.backbones.pretrain.tiny import TOWER, save_model
 from tvad.backbones.qwen import QwenBackbone
 from tvad.backbones.zoo import resolve
 from tvad.errors import BackboneError
@@ -17,15 +18,7 @@ from tvad.video.clip import Clip
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     """A tiny random model directory in the real format, small enough for a second."""
-    tokenizer = make_tokenizer(["a person in a red top", "no bicycle present"])
-    config = make_config(tokenizer)
-    config.vision_config.depth, config.vision_config.fullatt_block_indexes = 3, [1]
-    config.vision_config.hidden_size, config.vision_config.intermediate_size = 48, 64
-    config.text_config.num_hidden_layers, config.text_config.layer_types = 1, ["full_attention"]
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("zoo") / "tiny"
-    save_model(Qwen2_5_VLForConditionalGeneration(config), make_processor(tokenizer), path)
-    return path
+    return random_model_directory(tmp_path_factory.mktemp("zoo") / "tiny")
 
 
 @pytest.fixture(scope="module")

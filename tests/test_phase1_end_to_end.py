@@ -6,11 +6,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from tiny_model import random_model_directory
 from training_fakes import SIZE, toy_split
-from transformers import Qwen2_5_VLForConditionalGeneration
 
 from tvad import bench
-from tvad.backbones.pretrain.tiny import make_config, make_processor, make_tokenizer, save_model
 from tvad.backbones.qwen import QwenBackbone
 from tvad.detection import Scoring
 from tvad.detector import TVAD, StaticView
@@ -26,15 +25,7 @@ CONFIG = Phase1Config(steps=6, batch_size=4, validate_every=3, hidden_width=8, t
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    tokenizer = make_tokenizer(["a person in a red top", "no bicycle present"])
-    config = make_config(tokenizer)
-    config.vision_config.depth, config.vision_config.fullatt_block_indexes = 3, [1]
-    config.vision_config.hidden_size, config.vision_config.intermediate_size = 48, 64
-    config.text_config.num_hidden_layers, config.text_config.layer_types = 1, ["full_attention"]
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("zoo") / "tiny"
-    save_model(Qwen2_5_VLForConditionalGeneration(config), make_processor(tokenizer), path)
-    return path
+    return random_model_directory(tmp_path_factory.mktemp("zoo") / "tiny")
 
 
 @pytest.fixture(scope="module")

@@ -5,17 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from transformers import Qwen2_5_VLForConditionalGeneration
+from tiny_model import random_model
 
 from tvad.backbones.pretrain import language_stage, vision_stage
 from tvad.backbones.pretrain.facts import COLOUR_INDEX, MOTION_INDEX, moments, pair_facts
 from tvad.backbones.pretrain.questions import PLACES, presence, turns
-from tvad.backbones.pretrain.tiny import SPECIAL_TOKENS, make_config, make_processor, make_tokenizer
+from tvad.backbones.pretrain.tiny import SPECIAL_TOKENS
+from tvad.backbones.refilm import disturb
 from tvad.scenes.render import make_footage
 from tvad.scenes.script import cast
 from tvad.scenes.types import PART_INDEX, PARTS
 from tvad.scenes.world import SCENES, SPLITS
-from tvad.video.photometric import disturb
 
 PATCH = 10
 
@@ -28,13 +28,7 @@ def footage():
 @pytest.fixture(scope="module")
 def tiny():
     """Random model and processor with the real format and three small blocks."""
-    tokenizer = make_tokenizer(["Where is the bicycle?", "one person", "top left"] * 3)
-    config = make_config(tokenizer)
-    vision, text = config.vision_config, config.text_config
-    vision.depth, vision.fullatt_block_indexes, vision.hidden_size, vision.intermediate_size = 3, [1, 2], 48, 64
-    text.num_hidden_layers, text.layer_types = 1, ["full_attention"]
-    torch.manual_seed(0)
-    return Qwen2_5_VLForConditionalGeneration(config), make_processor(tokenizer)
+    return random_model(full_attention=(1, 2))
 
 
 def test_facts_of_every_patch_equal_a_count_by_hand(footage):
@@ -148,7 +142,7 @@ def test_lesson_labels_are_the_answers_and_ids_the_stock_chat_format(tiny):
     frames = np.random.default_rng(0).integers(0, 256, (4, 80, 120, 3), np.uint8)
     lesson = language_stage.Lesson(frames, [("Where is it?", "top left"), ("How many?", "two")])
     tokens, grid = language_stage.video_tokens(model.model.visual, frames)
-    row = language_stage.encode(model, processor, lesson, tokens, grid)
+    row = language_stage.encode(model, processor, lesson, tokens, grid).dialogue
     said = processor.tokenizer.decode(row.labels[row.labels != -100])
     assert said == "top left<|im_end|>two<|im_end|>"
     talk = [
@@ -186,8 +180,8 @@ def test_padding_of_a_batch_changes_no_logit(tiny):
             language_stage.encode(model, processor, language_stage.Lesson(frames, [("How?", answer)]), tokens, grid)
         )
     with torch.no_grad():
-        together, _ = language_stage.answer_logits(model, rows, "cpu")
-        alone = torch.cat([language_stage.answer_logits(model, [row], "cpu")[0] for row in rows])
+        together, _ = language_stage.lesson_logits(model, processor, rows)
+        alone = torch.cat([language_stage.lesson_logits(model, processor, [row])[0] for row in rows])
     assert torch.allclose(together, alone, atol=1e-4)
 
 

@@ -167,15 +167,15 @@ class Phase1(Parameters):
     loss: str = setting("cross_entropy", "pixel loss", choices=("cross_entropy", "balanced", "focal", "dice"))
     target_rule: str = setting("any", "which patches of a mask count as anomalous", choices=("any", "area", "nearest"))
     target_threshold: float = setting(0.25, "share of a patch that the mask covers, for rule area", low=0.0, high=1.0)
-    steps: int = setting(1000, "optimizer steps", low=1, high=10_000_000, smoke=6)
+    steps: int = setting(600, "optimizer steps", low=1, high=10_000_000, smoke=6)
     batch_size: int = setting(16, "frame pairs a step", low=1, high=65_536, smoke=4)
-    validate_every: int = setting(250, "steps between validations", low=1, high=1_000_000, smoke=3)
+    validate_every: int = setting(150, "steps between validations", low=1, high=1_000_000, smoke=3)
     learning_rate: float = setting(1e-3, "peak learning rate of AdamW", low=1e-8, high=1.0)
     weight_decay: float = setting(0.01, "weight decay of AdamW", low=0.0, high=1.0)
     patches_per_pair: int = setting(256, "patches drawn of each pair; 0: whole maps", low=0, high=1_000_000)
     train_pairs: int = setting(2500, "cached training frame pairs in all", low=1, high=10_000_000, smoke=24)
     pairs_per_video: int = setting(0, "cached pairs of each training video; 0: spread evenly", low=0, high=100_000)
-    disturbed: float = setting(0.0, "share of training pairs seen through another camera's photometry", low=0.0, high=1.0)
+    refilmed: float = setting(0.7, "share of training pairs seen through another camera", low=0.0, high=1.0)
     val_pairs: int = setting(400, "cached validation frame pairs in all", low=1, high=10_000_000, smoke=24)
     # Measurement.
     sigma: float | None = setting(None, "smoothing of frame scores in frames; None: chosen on validation",

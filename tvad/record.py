@@ -34,6 +34,7 @@ DATASETS: tuple[str, ...] = (
 METRICS: tuple[str, ...] = (
     "micro_auc", "macro_auc", "ap", "rbdc", "tbdc", "pixel_auroc", "aupro",
     "bleu4_target", "bleu4_trajectory", "yes_no_accuracy", "yes_no_balanced_accuracy",
+    "slot_class", "slot_colours", "slot_motion", "slot_from", "slot_to",
 )
 COMPLETE = "complete.json"
 

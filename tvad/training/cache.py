@@ -27,11 +27,11 @@ from safetensors.numpy import save
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from tvad.backbones.refilm import disturb, reframe
 from tvad.errors import DatasetError
 from tvad.record import atomic_write
 from tvad.training.targets import cover, labels_of, masks_of, nearest, pair_labels
 from tvad.video.clip import Clip
-from tvad.video.photometric import disturb
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = "pairs-1"
@@ -113,12 +113,12 @@ class PairSet:
 
 
 def cache_pairs(backbone: Any, videos: Sequence[Any], *, starts: Mapping[str, Sequence[int]], root: Path | str,
-                batch: int = 8, part: tuple[int, int] = (0, 1), disturbed: float = 0.0,
+                batch: int = 8, part: tuple[int, int] = (0, 1), refilmed: float = 0.0,
                 progress: bool = True) -> PairSet | None:
     """Make what is missing under ``root`` and open the pairs of all ``videos``.
 
-    ``starts``: the chosen pairs of each video id. ``disturbed``: share of the pairs that are seen through another
-    camera's photometry (``tvad.video.photometric``), drawn by video and start. ``batch``: pairs a pass of the tower.
+    ``starts``: the chosen pairs of each video id. ``refilmed``: share of the pairs that are seen through another
+    camera's photometry (``tvad.backbones.refilm``), drawn by video and start. ``batch``: pairs a pass of the tower.
     ``part``: (rank, count) makes only every ``count``-th video and returns None where other ranks have more to make;
     call it again after a barrier with (0, 1).
     Raises :class:`tvad.errors.DatasetError` for anomalous frames without masks, and StorageError when the disk refuses.
@@ -128,7 +128,7 @@ def cache_pairs(backbone: Any, videos: Sequence[Any], *, starts: Mapping[str, Se
     for video in tqdm(videos[rank::count], desc="tower features", unit="video", disable=not progress):
         chosen = tuple(int(start) for start in starts[video.id])
         if chosen:
-            files.append(_one(backbone, video, chosen, Path(root), batch, disturbed))
+            files.append(_one(backbone, video, chosen, Path(root), batch, refilmed))
     return PairSet(files) if count == 1 else None
 
 
@@ -155,18 +155,18 @@ def tower_key(backbone: Any) -> str:
     return getattr(backbone, "vision_fingerprint", backbone.fingerprint)
 
 
-def _key(backbone: Any, video: Any, starts: tuple[int, ...], disturbed: float) -> str:
+def _key(backbone: Any, video: Any, starts: tuple[int, ...], refilmed: float) -> str:
     annotation = zlib.crc32(np.asarray(video.labels, np.uint8).tobytes())
     # Fingerprints are of the stored weights; features also differ with the dtype they are computed in.
     parts = [_FORMAT, tower_key(backbone), str(getattr(backbone, "dtype", "")), list(backbone.taps), video.dataset,
              video.id, video.frames.fingerprint, annotation,
              [[event.kind, event.start, event.stop] for event in video.events], starts,
-             *([disturbed] if disturbed else [])]
+             *([refilmed] if refilmed else [])]
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:24]
 
 
-def _one(backbone: Any, video: Any, starts: tuple[int, ...], root: Path, batch: int, disturbed: float) -> PairFile:
-    key = _key(backbone, video, starts, disturbed)
+def _one(backbone: Any, video: Any, starts: tuple[int, ...], root: Path, batch: int, refilmed: float) -> PairFile:
+    key = _key(backbone, video, starts, refilmed)
     name = re.sub(r"[^\w.-]+", "_", f"{video.dataset}-{video.id}")
     path = root / tower_key(backbone)[:16] / f"{name}-{key}.safetensors"
     if path.is_file():
@@ -174,7 +174,7 @@ def _one(backbone: Any, video: Any, starts: tuple[int, ...], root: Path, batch: 
         if isinstance(found, PairFile):
             return found
         _LOG.warning("%s: %s; making it again", path, found)
-    arrays = _extract(backbone, video, starts, batch, disturbed)
+    arrays = _extract(backbone, video, starts, batch, refilmed)
     header = {"key": key, "format": _FORMAT, "crc": json.dumps({name: zlib.crc32(a) for name, a in arrays.items()})}
     with atomic_write(path) as file:
         file.write(save(arrays, header))
@@ -184,24 +184,27 @@ def _one(backbone: Any, video: Any, starts: tuple[int, ...], root: Path, batch: 
     return found
 
 
-def _seen(video: Any, start: int, length: int, disturbed: float) -> Clip:
-    """The pair as the tower is to see it: clean, or by chance through another camera's photometry."""
-    frames = video.frames.read(start, min(start + length, len(video.frames)))
-    seed = zlib.crc32(f"{video.id} {start}".encode())
-    if disturbed and np.random.default_rng(seed).random() < disturbed:
-        frames = disturb(torch.from_numpy(frames)[None], torch.Generator().manual_seed(seed))[0].numpy()
-    return Clip(frames, video.frames.fps, start, video.id)
+def _seen(video: Any, start: int, length: int, refilmed: float) -> tuple[Clip, UInt8[np.ndarray, "t h w"]]:
+    """The pair as the tower is to see it, and its masks: as filmed, or by chance through another camera."""
+    stop = min(start + length, len(video.frames))
+    frames = video.frames.read(start, stop)
+    masks = masks_of(video, start, stop, frames.shape[1:3])
+    rng = np.random.default_rng([zlib.crc32(video.id.encode()), start])
+    if rng.random() < refilmed:
+        frames, masks = reframe(frames, masks.astype(np.uint8), rng)
+        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        frames = disturb(torch.from_numpy(frames)[None], generator)[0].numpy()
+    return Clip(frames, video.frames.fps, start, video.id), masks
 
 
-def _extract(backbone: Any, video: Any, starts: tuple[int, ...], batch: int, disturbed: float) -> dict[str, np.ndarray]:
+def _extract(backbone: Any, video: Any, starts: tuple[int, ...], batch: int, refilmed: float) -> dict[str, np.ndarray]:
     length = backbone.temporal_patch_size
     parts, share, centre = [], [], []
     for first in range(0, len(starts), batch):
-        clips = [_seen(video, start, length, disturbed) for start in starts[first:first + batch]]
-        for clip, sight in zip(clips, backbone.see_many(clips)):
+        seen = [_seen(video, start, length, refilmed) for start in starts[first:first + batch]]
+        for (_, masks), sight in zip(seen, backbone.see_many([clip for clip, _ in seen])):
             stacked = torch.stack([tap[0] for tap in sight.taps]).float().clamp(-_HALF_MAX, _HALF_MAX)
             parts.append(stacked.half().cpu().numpy())
-            masks = masks_of(video, clip.start, clip.start + len(clip.frames), clip.frames.shape[1:3])
             share.append(cover(masks, parts[-1].shape[1:3]))
             centre.append(nearest(masks, parts[-1].shape[1:3]))
     # 255 levels of cover are enough for every rule; rounding up keeps a touched patch touched.

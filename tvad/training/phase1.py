@@ -50,13 +50,13 @@ class Phase1Config:
     ``train_pairs`` frame pairs, spread over the training videos (``pairs_per_video`` each where that is not 0, so that
     splits of different size share cached videos), and ``val_pairs`` evenly spaced validation pairs are cached.
     ``pair_seed`` chooses them and is apart from ``seed`` (initial weights, order, patch draws), so that several seeds
-    share one cache.  ``disturbed`` of the training pairs are seen through another camera's photometry; validation pairs
+    share one cache.  ``refilmed`` of the training pairs are seen through another camera; validation pairs
     never are.  ``batch_size`` counts pairs; ``patches_per_pair`` 0 means whole maps.
     """
     seed: int = 0
-    steps: int = 1000
+    steps: int = 600
     batch_size: int = 16
-    validate_every: int = 250
+    validate_every: int = 150
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warm_up: float = 0.1
@@ -74,7 +74,7 @@ class Phase1Config:
     positive_share: float = 0.5
     val_pairs: int = 400
     pair_seed: int = 0
-    disturbed: float = 0.0
+    refilmed: float = 0.7
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "validate_every", "hidden_width", "train_pairs", "val_pairs"):
@@ -185,12 +185,12 @@ def _cached(config: Phase1Config, backbone: Any, videos: Sequence[Any], split: s
     else:
         count = max(1, config.val_pairs // max(1, len(videos)))
         starts = {video.id: spaced_pairs(video, count) for video in videos}
-    world, disturbed = accelerator.num_processes, config.disturbed if split == "train" else 0.0
+    world, refilmed = accelerator.num_processes, config.refilmed if split == "train" else 0.0
     if world > 1:
         part = (accelerator.process_index, world)
-        cache_pairs(backbone, videos, starts=starts, root=root, part=part, disturbed=disturbed, progress=progress)
+        cache_pairs(backbone, videos, starts=starts, root=root, part=part, refilmed=refilmed, progress=progress)
         accelerator.wait_for_everyone()
-    return cache_pairs(backbone, videos, starts=starts, root=root, disturbed=disturbed,
+    return cache_pairs(backbone, videos, starts=starts, root=root, refilmed=refilmed,
                        progress=progress and accelerator.is_main_process)
 
 

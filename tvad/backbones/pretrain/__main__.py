@@ -133,7 +133,7 @@ def main(arguments: list[str] | None = None) -> Path:
         )
         round_to_half(model)
         results["answers_right"] = answers_right(
-            model, processor, list(VALIDATION_SCENES), count=200, seed=7, device=chosen.device
+            model, processor, list(VALIDATION_SCENES), count=200, seed=7
         )
     results["minutes_total"] = (time.perf_counter() - began) / 60
     beside = chosen.output.with_name(chosen.output.name + ".part")

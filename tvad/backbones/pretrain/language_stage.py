@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from tvad.backbones import vision
+from tvad.backbones.chat import ChatFormat, Dialogue, View, answer_logits, splice
 from tvad.backbones.pretrain.loop import Optimizers, load_state, save_state
 from tvad.backbones.pretrain.questions import Turn, presence, scale_turn, turns
 
@@ -126,43 +127,17 @@ def lesson_block(directory: str, number: int, stage: LanguageStage) -> str:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A lesson ready for the language model."""
+    """A lesson ready for the language model: the conversation, and the float16 tokens of the frozen tower."""
 
-    ids: Tensor  # input ids, the picture or video expanded
-    labels: Tensor  # -100 but on answers
-    vision: Tensor  # tokens of the frozen tower, float16
-    positions: Tensor  # (3, n) rotary positions of the stock rule
+    dialogue: Dialogue
+    vision: Tensor
 
 
 def encode(model, processor, lesson: Lesson, tokens: Tensor, grid: tuple[int, int, int]) -> Encoded:
-    """Conversation to ids, labels on the answers (with their end-of-turn token), and 3-D positions."""
-    tokenizer, still = processor.tokenizer, len(lesson.frames) == 1
-    pad = "<|image_pad|>" if still else "<|video_pad|>"
-    kind = "image" if still else "video"
-    ids: list[int] = []
-    labels: list[int] = []
-    for number, (question, answer) in enumerate(lesson.turns):
-        content = [{"type": kind}] if number == 0 else []
-        turn = [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
-        text = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
-        if number:
-            text = "\n" + text[text.index("<|im_start|>user") :]
-        asked = tokenizer(text.replace(pad, pad * len(tokens)), add_special_tokens=False)["input_ids"]
-        said = tokenizer(answer + "<|im_end|>", add_special_tokens=False)["input_ids"]
-        ids += asked + said
-        labels += [-100] * len(asked) + said
-    sequence = torch.tensor([ids])
-    pad_id = tokenizer.convert_tokens_to_ids(pad)
-    types = (sequence == pad_id).int() * (1 if still else 2)
-    shape = torch.tensor([[grid[0], grid[1], grid[2]]])
-    step = None if still else torch.tensor([2 / FPS])
-    positions, _ = model.model.get_rope_index(
-        sequence,
-        mm_token_type_ids=types,
-        second_per_grid_ts=step,
-        **({"image_grid_thw": shape} if still else {"video_grid_thw": shape}),
-    )
-    return Encoded(sequence[0], torch.tensor(labels), tokens, positions[:, 0])
+    """The lesson as one conversation in the stock chat format, labels on the answers."""
+    view = View(grid, still=len(lesson.frames) == 1, seconds=2 / FPS)
+    form = ChatFormat.of(model, processor.tokenizer)
+    return Encoded(form.dialogue(model, lesson.turns, view=view, seen=len(tokens), anomaly=0), tokens)
 
 
 @torch.no_grad()
@@ -182,22 +157,11 @@ def video_tokens(visual, frames: np.ndarray) -> tuple[Tensor, tuple[int, int, in
     return merged.to(torch.float16).cpu(), grid
 
 
-def answer_logits(model, batch: list[Encoded], device: str) -> tuple[Tensor, Tensor]:
-    """Logits and ids of all answer tokens of a batch (right-padded; causal attention never looks at the padding)."""
-
-    def stack(rows: list[Tensor], fill: int) -> Tensor:
-        return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=fill).to(device)
-
-    ids = stack([row.ids for row in batch], 0)
-    labels = stack([row.labels for row in batch], -100)
-    positions = stack([row.positions.T for row in batch], 0).permute(2, 0, 1)
-    embeds = model.get_input_embeddings()(ids)
-    places = (ids == model.config.image_token_id) | (ids == model.config.video_token_id)
-    seen = torch.cat([row.vision.to(device, embeds.dtype) for row in batch])
-    embeds = embeds.masked_scatter(places[..., None], seen)
-    hidden = model.model.language_model(inputs_embeds=embeds, position_ids=positions, use_cache=False).last_hidden_state
-    answered = labels[:, 1:] != -100
-    return model.lm_head(hidden[:, :-1][answered]), labels[:, 1:][answered]
+def lesson_logits(model, processor, batch: list[Encoded]) -> tuple[Tensor, Tensor]:
+    """Logits and ids of all answer tokens of a batch."""
+    form = ChatFormat.of(model, processor.tokenizer)
+    dialogues, seen = [row.dialogue for row in batch], [row.vision for row in batch]
+    return answer_logits(model, splice(model, form, dialogues, seen=seen))
 
 
 def train_language(model, processor, stage: LanguageStage, *, work: Path, device: str = "cpu") -> dict[str, float]:
@@ -209,7 +173,7 @@ def train_language(model, processor, stage: LanguageStage, *, work: Path, device
     rows = _encode_all(model, processor, stage, work, device)
     named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     parameters = [value for _, value in named]
-    batches = plan_batches([len(row.ids) for row in rows], stage)
+    batches = plan_batches([len(row.dialogue.ids) for row in rows], stage)
     steps = len(batches)
     optimizer = Optimizers(named, learning_rate=stage.learning_rate, steps=steps)
     state, losses, checkpoint = dict(model=model, optimizer=optimizer), [], work / "language.pt"
@@ -219,7 +183,7 @@ def train_language(model, processor, stage: LanguageStage, *, work: Path, device
         for step in range(first, steps):
             batch = [rows[i] for i in batches[step]]
             with torch.autocast(torch.device(device).type, torch.bfloat16):
-                logits, wanted = answer_logits(model, batch, device)
+                logits, wanted = lesson_logits(model, processor, batch)
             loss = F.cross_entropy(logits.float(), wanted)
             optimizer.zero_grad()
             loss.backward()
@@ -265,7 +229,7 @@ def _encode_all(model, processor, stage: LanguageStage, work: Path, device: str)
 
 @torch.inference_mode()
 def answers_right(
-    model, processor, scenes: list[str], *, count: int, seed: int, size=(240, 360), device: str = "cpu"
+    model, processor, scenes: list[str], *, count: int, seed: int, size=(240, 360)
 ) -> dict[str, float]:
     """Share of answers on unseen scenes whose every token is the model's first choice: all, and by first word asked."""
     right: dict[str, list[bool]] = {}
@@ -274,7 +238,7 @@ def answers_right(
             continue
         tokens, grid = video_tokens(model.model.visual, lesson.frames)
         row = encode(model, processor, lesson, tokens, grid)
-        logits, wanted = answer_logits(model.eval(), [row], device)
+        logits, wanted = lesson_logits(model.eval(), processor, [row])
         hits, at = (logits.argmax(-1) == wanted).tolist(), 0
         for question, answer in lesson.turns:
             length = len(processor.tokenizer(answer + "<|im_end|>", add_special_tokens=False)["input_ids"])

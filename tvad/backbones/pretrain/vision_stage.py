@@ -28,8 +28,8 @@ from transformers.image_utils import OPENAI_CLIP_STD as IMAGE_STD
 from tvad.backbones import vision
 from tvad.backbones.pretrain.facts import COLOUR_INDEX, NO_COLOUR, pairs
 from tvad.backbones.pretrain.loop import Optimizers, load_state, save_state
+from tvad.backbones.refilm import disturb
 from tvad.scenes.types import MOTIONS, PARTS
-from tvad.video.photometric import disturb
 
 log = logging.getLogger(__name__)
 SELDOM = [0.0 if motion in ("walking", "standing", "talking", "sitting", "driving") else 1.0 for motion in MOTIONS]

@@ -1,0 +1,170 @@
+"""T-VAD with its voice: the detector, the region encoder and the language model in one object.
+
+    model = TVAU.from_pretrained("qwen2.5-vl-tiny", "runs/tiny/phase1/ahd.safetensors",
+                                 rae="runs/tiny/phase2/rae.safetensors", adapter="runs/tiny/phase2/adapter")
+    talk = model.converse(clip)                     # one pass of the tower: video tokens, heatmap, anomaly tokens
+    talk.ask("Is there any anomaly in the video?")
+    for piece in talk.stream("Describe its movement trajectory."): ...
+
+The stock Qwen2_5_VLForConditionalGeneration is composed, not changed; LoRA comes through PEFT.  Everything that the
+detector does (``see``, ``heatmap``, ``detect``, ``score``) works as in :class:`tvad.detector.TVAD`.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tvad.backbones.chat import ChatFormat, View, base_model
+from tvad.backbones.qwen import QwenBackbone, Sight
+from tvad.conversation.talk import Evidence, Talk, Talks, hash_of
+from tvad.detection import DEFAULT_SCORING, Scoring
+from tvad.detector import TVAD
+from tvad.errors import BackboneError, CheckpointError
+from tvad.heatmap import AnomalyHeatmapDecoder
+from tvad.region import RegionEncoder, load_encoder
+from tvad.video.clip import Clip, stitch, windows
+
+QUESTION = "Is there any anomaly in the video?"
+
+
+class TVAU(TVAD):
+    """Detector and conversation partner; make it with :meth:`from_pretrained`.
+
+    regions: the region encoder, or None for a conversation without anomaly tokens.  language_model: by default the
+    backbone's; the same in a PEFT wrapper where it was adapted.  calibration: temperature of yes/no
+    probabilities.  batch: clips a pass.
+    """
+
+    def __init__(
+        self, backbone: Any, decoder: AnomalyHeatmapDecoder, *, prototypes: Float[Tensor, "2 d"],
+        regions: RegionEncoder | None = None, language_model: Any = None, calibration: float = 1.0,
+        scoring: Scoring = DEFAULT_SCORING, batch: int = 4,
+    ) -> None:
+        super().__init__(backbone, decoder, prototypes=prototypes, scoring=scoring, batch=batch)
+        language_model = language_model if language_model is not None else backbone.language_model
+        if language_model is None:
+            raise BackboneError(f"{backbone.name}: opened without its language model, which conversations need; open it "
+                                "with QwenBackbone.from_pretrained(..., load_language_model=True)")
+        self.regions, self.calibration = regions.eval() if regions is not None else None, calibration
+        self.language_model = language_model.eval()
+        self.format = ChatFormat.of(base_model(language_model), backbone.tokenizer)
+
+    @classmethod
+    def from_pretrained(
+        cls, backbone: Any, ahd: Path | str, *, rae: Path | str | None = None, adapter: Path | str | None = None,
+        calibration: float | None = None, scoring: Scoring | None = None, cache_dir: Path | str | None = None,
+        batch: int = 4, **options: Any,
+    ) -> TVAU:
+        """Assemble from a backbone (object, zoo name, folder or hub name), a decoder of phase 1, and what phase 2 left.
+
+        rae: file of the region encoder.  adapter: folder of the LoRA adapter, put into the backbone's language model in
+        place.  calibration: by default what the encoder's file states under ``calibration``, else 1.
+        Raises :class:`CheckpointError` for files of another backbone or damaged ones.
+        """
+        if isinstance(backbone, (str, Path)):
+            options.setdefault("taps", AnomalyHeatmapDecoder.load(ahd).taps)
+            backbone = QwenBackbone.from_pretrained(backbone, load_language_model=True, **options)
+        plain = TVAD.from_pretrained(backbone, ahd, scoring=scoring, cache_dir=cache_dir, batch=batch)
+        regions = None if rae is None else load_encoder(rae, backbone=backbone).to(backbone.device)
+        if calibration is None:
+            calibration = float(regions.record["extra"].get("calibration", 1.0)) if regions is not None else 1.0
+        model = cls(backbone, plain.decoder, prototypes=plain.prototypes, regions=regions, calibration=calibration,
+                    scoring=plain.scoring, batch=batch)
+        if adapter is not None:
+            model.language_model = load_adapter(model.language_model, adapter)
+        return model
+
+    @torch.no_grad()
+    def look(self, clips: Sequence[Clip], *, heatmaps: Sequence[Float[Tensor, "t h w"]] | None = None) -> list[Evidence]:
+        """What the language model gets of each clip, from one pass of the tower a group of clips of one size.
+
+        heatmaps: use these instead of the decoder's (another clip's, or the ground truth's), one a clip.
+        """
+        sights: list[Any] = [None] * len(clips)
+        sizes: dict[tuple[int, int], list[int]] = {}
+        for index, clip in enumerate(clips):
+            sizes.setdefault(clip.frames.shape[1:3], []).append(index)
+        for members in sizes.values():
+            for at in range(0, len(members), self.batch):
+                group = members[at:at + self.batch]
+                for index, sight in zip(group, self.backbone.see_many([clips[i] for i in group], tokens=True)):
+                    sights[index] = sight
+        maps = [self.heatmap(sight) for sight in sights] if heatmaps is None else list(heatmaps)
+        return [self.evidence(clip, sight, heat) for clip, sight, heat in zip(clips, sights, maps, strict=True)]
+
+    @torch.no_grad()
+    def evidence(self, clip: Clip, sight: Sight, heatmap: Float[Tensor, "t h w"]) -> Evidence:
+        """The evidence of a clip already seen (``backbone.see(clip, tokens=True)``), with a heatmap of its steps."""
+        seen, heat = sight.tokens.clone(), heatmap.to(self.backbone.device).clone()  # no longer inference tensors
+        anomaly = None
+        if self.regions is not None:
+            anomaly = self.regions(heat[None], seen[None] if self.regions.looks else None)[0]
+        view = View.of(self.backbone, sight.grid, frames=len(clip.frames), fps=clip.fps)
+        return Evidence(view, seen, anomaly, heat, f"{clip.video}:{clip.start}", hash_of(clip.frames))
+
+    def converse(self, clip: Clip | Evidence) -> Talk:
+        """A conversation about a clip, or about evidence at hand."""
+        return Talk(self.converse_many([clip]))
+
+    def converse_many(self, clips: Sequence[Clip | Evidence]) -> Talks:
+        """Conversations in step, one a clip; lengths, sizes, pictures and videos may be mixed."""
+        fresh = iter(self.look([clip for clip in clips if isinstance(clip, Clip)]))
+        evidence = [next(fresh) if isinstance(clip, Clip) else clip for clip in clips]
+        return Talks(self.language_model, self.format, evidence, calibration=self.calibration)
+
+    def answer(
+        self, clips: Sequence[Clip | Evidence], questions: Sequence[str] | Sequence[Sequence[str]], *, limit: int = 64,
+        batch: int | None = None,
+    ) -> list[list[str]]:
+        """For evaluation: every clip's answers to its questions, asked in turn in one conversation, clips in batches.
+
+        questions: one list for all clips, or one list a clip, all of one length.
+        """
+        shared = not questions or isinstance(questions[0], str)
+        each = [list(questions)] * len(clips) if shared else [list(own) for own in questions]
+        size, answers = batch or self.batch, []
+        for at in range(0, len(clips), size):
+            talks = self.converse_many(clips[at:at + size])
+            for asked in zip(*each[at:at + size], strict=True):
+                talks.ask(list(asked), limit=limit)
+            answers += [[turn.answer for turn in turns] for turns in talks.histories]
+        return answers
+
+    def yes_scores(self, video: Any, *, question: str = QUESTION) -> Float[np.ndarray, " n"]:
+        """The conversation as a score: probability of yes of every frame, windows as in scoring, overlaps averaged.
+
+        ``video``: a data set's ``Video`` or ``Frames``.
+        """
+        frames = getattr(video, "frames", video)
+        spans = windows(len(frames), length=self.scoring.frames_per_clip, stride=self.scoring.stride)
+        parts = []
+        for at in range(0, len(spans), self.batch):
+            clips = [Clip(frames.read(start, stop), frames.fps, start, frames.name)
+                     for start, stop in spans[at:at + self.batch]]
+            chances = self.converse_many(clips).probabilities(question)
+            parts += [(clip.start, np.full(len(clip.frames), chance)) for clip, chance in zip(clips, chances)]
+        return stitch(parts, len(frames))
+
+
+def load_adapter(language_model: Any, folder: Path | str) -> Any:
+    """The language model with the LoRA adapter of ``folder`` inside, frozen; a PEFT model.
+
+    Raises :class:`CheckpointError` for a folder without a safetensors adapter or one of another model.
+    """
+    from peft import PeftModel
+
+    folder = Path(folder)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):  # never the pickled kind
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder / name}: no such file; was the adapter made by phase 2? run: make reproduce")
+    try:
+        return PeftModel.from_pretrained(language_model, folder, is_trainable=False, use_safetensors=True).eval()
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{folder}: the adapter does not fit this language model ({error}); train phase 2 on this "
+                              "backbone: make reproduce") from error

@@ -1,0 +1,1 @@
+"""From masks to words: tracks, timelines, trajectory phrases, and the conversations made of them."""

@@ -1,0 +1,377 @@
+"""Linking the blobs of successive frames into targets; the work behind ``tvad.language.tracks``.
+
+Forward through the frames: each target predicts its box, SciPy assigns blobs to predictions at least cost within a gate
+on position and size, and what is left over is explained in turn as a piece of a target (a lamp post cuts it), as a
+second target inside a shared blob (its pixels are divided), as hidden (it coasts on its prediction), or as new.
+Afterwards, with all frames known: small short-lived things that came out of a target are given back to it (the ball of
+a thrower), and of targets that parted, the shared blob before is divided too.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+from scipy.optimize import linear_sum_assignment
+
+from tvad.language import geometry
+from tvad.language.geometry import Box
+
+_RECENT = 5            # observations that velocity is measured over
+_YOUNG = 8             # frames before which a target that vanishes into another was a piece of it
+_BOUND, _UNUSUAL = 1.4, 10  # change of the area that tells of another target in the blob or before it, for so long
+_CREEP = 1.04          # growth of the remembered sides from frame to frame, at most
+_STRETCH = 1.3         # how much larger than remembered a target may be when pieces are put together
+_REACH = 1.0           # gate on distance, in mean diagonals, where boxes do not overlap
+_LEAP = 3.0            # the same for targets seen once, whose velocity is unknown
+_SIMILAR = 2.5         # gate on size: most ratio of the sides of boxes that do not overlap
+_UNLIKE = 0.2          # dearness of a larger blob where boxes overlap, times the logarithm of the areas' ratio
+_GROWING = 6.0         # the same for targets seen twice at most: they may still be coming into view
+_LEFT = 0.4            # IoU with the prediction below which a target's part of a blob is not it any more
+_SATELLITE_LIFE = 25   # frames that a small thing may exist and still belong to what it came out of
+_SATELLITE_SHARE = 0.3  # its area as a share of its parent's
+_PART_SHARE = 0.75     # the same where it was in its parent's blob the frame before
+_FORBIDDEN = 1e6
+
+
+class Blob(NamedTuple):
+    """A component, or all pixels of one instance, in one frame; ``label`` is its value in the label map."""
+
+    x1: int
+    y1: int
+    x2: int
+    y2: int
+    area: int
+    label: int
+
+
+@dataclass
+class Target:
+    """What is known of one target so far. ``parts`` holds the labels of its blobs in each frame."""
+
+    frames: list[int]
+    boxes: list[Box]
+    areas: list[int]
+    parts: list[tuple[int, ...]]
+    sides: tuple[float, float]
+    parent: Target | None = None
+    whole: Target | None = None                       # what it was a piece of all the time
+    shared: set[int] = field(default_factory=set)     # frames in which its blob is another's too
+    unusual: int = 0                                  # frames since its area changed at a bound
+    velocity: tuple[float, float] = (0.0, 0.0)
+
+    def predict(self, frame: int) -> Box:
+        """The box expected in ``frame``: the last one moved on, or the last before its area changed at a bound."""
+        last = len(self.frames) - 1 - self.unusual
+        steps = frame - self.frames[last]
+        x1, y1, x2, y2 = self.boxes[last]
+        dx, dy = self.velocity[0] * steps, self.velocity[1] * steps
+        return x1 + dx, y1 + dy, x2 + dx, y2 + dy
+
+    def add(self, frame: int, box: Box, *, area: int, parts: tuple[int, ...], shared: bool = False) -> None:
+        """Take in an observation."""
+        self.whole = None
+        usual = np.median(self.areas[-_RECENT - self.unusual:len(self.areas) - self.unusual])
+        unusual = not shared and len(self.frames) > _YOUNG and not usual / _BOUND <= area <= usual * _BOUND
+        self.unusual = self.unusual + 1 if unusual and self.unusual < _UNUSUAL else 0
+        self.frames.append(frame)
+        self.boxes.append(box)
+        self.areas.append(area)
+        self.parts.append(parts)
+        wide, high = geometry.sides(box)
+        if shared:  # the middle of a part of a blob says little of where its target is going
+            self.shared.add(frame)
+            return
+        if self.unusual:  # a covered side seems to move to the other, another's blob seems to be its own
+            return
+        # pieces may drift apart, and a blob may take up another target: what is remembered then grows slowly
+        most = _CREEP if len(parts) > 1 or len(self.frames) > _YOUNG else np.inf
+        self.sides = tuple(min(old + 0.3 * (new - old), most * old) for old, new in zip(self.sides, (wide, high)))
+        first = max(0, len(self.frames) - _RECENT)
+        span = self.frames[-1] - self.frames[first]
+        if span:
+            (ax, ay), (bx, by) = geometry.middle(self.boxes[first]), geometry.middle(box)
+            self.velocity = ((bx - ax) / span, (by - ay) / span)
+
+
+def link(
+    frames: list[list[Blob]],
+    labels: Int[np.ndarray, "n h w"] | None,
+    *,
+    max_gap: int,
+    least_area: int,
+) -> list[Target]:
+    """Targets out of the blobs of each frame.
+
+    With ``labels`` (the label map of the blobs) blobs may be pieces of a target or hold several; without, each blob is
+    one target's.  The rest as in ``tracks_from_binary``.
+    """
+    live: list[Target] = []
+    done: list[Target] = []
+    for frame, blobs in enumerate(frames):
+        if not blobs:
+            continue
+        done += [target for target in live if frame - target.frames[-1] > max_gap + 1]
+        live = [target for target in live if frame - target.frames[-1] <= max_gap + 1]
+        predicted = [target.predict(frame) for target in live]
+        chosen = _assign(live, predicted, blobs, frame)
+        free = [index for index in range(len(blobs)) if index not in set(chosen.values())]
+        if labels is None:
+            for row, index in chosen.items():
+                live[row].add(frame, blobs[index][:4], area=blobs[index].area, parts=(blobs[index].label,))
+            live += [_found(frame, [blobs[index]], None) for index in free]
+            continue
+        pieces = {row: [index] for row, index in chosen.items()}
+        free = _give_pieces(live, blobs, pieces, free)
+        holders = _sharing(live, predicted, blobs, chosen, frame)
+        for row, owned in pieces.items():
+            if row not in holders:
+                _observe(live[row], frame, [blobs[index] for index in owned])
+        for rows in _groups(holders):
+            owned = [blobs[index] for row in rows for index in pieces.get(row, ())]
+            _divide([live[row] for row in rows], [predicted[row] for row in rows], frame, owned, labels[frame])
+        live += _births(live, blobs, free, frame, least_area)
+    done += live
+    if labels is not None:
+        done = _give_back(done)
+        for target in done:
+            _divide_before(target, labels)
+    return done
+
+
+def _assign(live: list[Target], predicted: list[Box], blobs: list[Blob], frame: int) -> dict[int, int]:
+    """One blob for each target at most: {target: blob}, of least total cost within the gate."""
+    if not live:
+        return {}
+    cost = np.full((len(live), len(blobs)), _FORBIDDEN)
+    for row, (target, box) in enumerate(zip(live, predicted)):
+        missed = frame - target.frames[-1] - 1
+        for column, blob in enumerate(blobs):
+            cost[row, column] = _cost(target, box, blob, missed)
+    if cost.size == 1:
+        return {0: 0} if cost[0, 0] < _FORBIDDEN else {}
+    return {int(row): int(column) for row, column in zip(*linear_sum_assignment(cost))
+            if cost[row, column] < _FORBIDDEN}
+
+
+def _cost(target: Target, box: Box, blob: Blob, missed: int) -> float:
+    """Dearness of a blob as the next observation; below 1 where boxes overlap."""
+    least = min(_meeting(box, blob), _meeting(target.boxes[-1], blob) + 0.1)  # it may halt, or pieces swung its middle
+    if least < 1:
+        usual = target.areas[-1 - target.unusual]
+        return least + _UNLIKE * max(0.0, float(np.log(blob.area / usual)))  # being covered makes smaller, nothing larger
+    wide, high = geometry.sides(blob)
+    ratio = max(wide / target.sides[0], target.sides[0] / wide, high / target.sides[1], target.sides[1] / high)
+    if ratio > (_SIMILAR if len(target.frames) > 2 else _GROWING):
+        return _FORBIDDEN
+    (ax, ay), (bx, by) = geometry.middle(box), geometry.middle(blob)
+    diagonal = (np.hypot(wide, high) + np.hypot(*target.sides)) / 2
+    distance = float(np.hypot(ax - bx, ay - by)) / diagonal
+    reach = _LEAP if len(target.frames) == 1 else _REACH + 0.05 * missed
+    return 1 + distance if distance <= reach else _FORBIDDEN
+
+
+def _agreement(one: Box, two: Box) -> float:
+    """Intersection over union."""
+    shared = geometry.overlap(one, two)
+    return shared / (geometry.surface(one) + geometry.surface(two) - shared)
+
+
+def _meeting(box: Box, blob: Blob) -> float:
+    """Below 1 where a box and a blob agree, 0 where they are the same."""
+    shared = geometry.overlap(box, blob)
+    mine, its = geometry.surface(box), geometry.surface(blob)
+    iou, inside = shared / (mine + its - shared), shared / min(mine, its)
+    return 1 - (2 * iou + inside) / 3 if iou > 0.1 or inside > 0.5 else np.inf
+
+
+def _give_pieces(live: list[Target], blobs: list[Blob], pieces: dict[int, list[int]], free: list[int]) -> list[int]:
+    """Add free blobs to the targets that they complete; returns the others."""
+    left = []
+    for index in sorted(free, key=lambda index: -blobs[index].area):
+        blob, best, least = blobs[index], None, np.inf
+        for row, owned in pieces.items():
+            whole = geometry.union([blobs[other] for other in owned])
+            both = geometry.union([whole, blob])
+            limit = [max(old, new) * _STRETCH + 2 for old, new in zip(live[row].sides, geometry.sides(whole))]
+            fits = all(side <= most for side, most in zip(geometry.sides(both), limit))
+            speck = blob.area < 0.15 * sum(blobs[other].area for other in owned)
+            gap = geometry.gap(whole, blob)
+            if (fits or speck and gap <= 0.25 * max(geometry.sides(whole))) and gap < least:
+                best, least = row, gap
+        if best is None:
+            left.append(index)
+        else:
+            pieces[best].append(index)
+    return left
+
+
+def _sharing(live: list[Target], predicted: list[Box], blobs: list[Blob], chosen: dict[int, int],
+             frame: int) -> dict[int, int]:
+    """{target: blob} for all targets that share a blob: those without one whose prediction lies in another's.
+
+    Where one of the two is young, they were pieces of one target (a car that comes out from behind a tree).
+    """
+    holders: dict[int, int] = {}
+    for row, box in enumerate(predicted):
+        if row in chosen or frame - live[row].frames[-1] > 3:
+            continue
+        near = {other: min(geometry.gap(live[row].boxes[-1], blobs[index]), geometry.gap(box, blobs[index]))
+                for other, index in chosen.items()}
+        owner = min(near, key=near.get, default=None)
+        if owner is not None and min(len(live[row].frames), len(live[owner].frames)) < _YOUNG:
+            side = max(geometry.sides(blobs[chosen[owner]]))
+            if live[row].whole is None and frame - live[row].frames[-1] == 1 and near[owner] <= 0.25 * side:
+                live[row].whole = live[owner]
+            continue
+        covered = {other: geometry.overlap(box, blobs[index]) / geometry.surface(box) for other, index in chosen.items()}
+        owner = max(covered, key=covered.get, default=None)
+        if owner is None or covered[owner] < 0.4:
+            continue
+        blob = blobs[chosen[owner]]
+        expected = float(np.median(live[owner].areas[-_RECENT:]))
+        inside = [other for other in (*holders, owner) if chosen.get(other, holders.get(other)) == chosen[owner]]
+        if blob.area > 1.25 * expected or any(frame - 1 in live[other].shared for other in inside):
+            holders[row] = holders[owner] = chosen[owner]  # too large for its owner alone
+    return holders
+
+
+def _groups(holders: dict[int, int]) -> list[list[int]]:
+    return [[row for row in holders if holders[row] == blob] for blob in sorted(set(holders.values()))]
+
+
+def _observe(target: Target, frame: int, owned: list[Blob]) -> None:
+    target.add(frame, geometry.union(owned), area=sum(blob.area for blob in owned),
+               parts=tuple(blob.label for blob in owned))
+
+
+def _divide(targets: list[Target], predicted: list[Box], frame: int, owned: list[Blob], labels: np.ndarray) -> None:
+    """Give each pixel of the shared blobs to the target whose predicted box is nearest."""
+    parts = tuple(dict.fromkeys(blob.label for blob in owned))
+    boxes = [geometry.resized(box, target.sides) for box, target in zip(predicted, targets)]
+    for target, expected, (box, area) in zip(targets, boxes, _split(labels, parts, geometry.union(owned), boxes)):
+        if area and _agreement(box, expected) >= _LEFT:
+            target.add(frame, box, area=area, parts=parts, shared=True)
+
+
+def _split(labels: np.ndarray, parts: tuple[int, ...], within: Box, boxes: list[Box]) -> list[tuple[Box, int]]:
+    """Bounding box and number of the pixels with labels ``parts`` that are nearest to each of ``boxes``, measured in
+    half sides from its middle."""
+    x1, y1, x2, y2 = (int(edge) for edge in within)
+    y, x = np.nonzero(np.isin(labels[y1:y2 + 1, x1:x2 + 1], parts))
+    x, y = x + x1, y + y1
+    distance = []
+    for box in boxes:
+        (mx, my), (wide, high) = geometry.middle(box), geometry.sides(box)
+        distance.append(np.hypot((x - mx) / wide, (y - my) / high))
+    nearest = np.argmin(distance, axis=0)
+    found = []
+    for index in range(len(boxes)):
+        own_x, own_y = x[nearest == index], y[nearest == index]
+        box = tuple(float(edge) for edge in (own_x.min(), own_y.min(), own_x.max(), own_y.max())) if len(own_x) else within
+        found.append((box, len(own_x)))
+    return found
+
+
+def _births(live: list[Target], blobs: list[Blob], free: list[int], frame: int, least_area: int) -> list[Target]:
+    """New targets out of free blobs; those that nearly touch, or small ones beside large ones, are one."""
+    groups: list[list[Blob]] = [[blobs[index]] for index in sorted(free, key=lambda index: -blobs[index].area)]
+    merged = True
+    while merged and len(groups) > 1:
+        merged = False
+        for one, two in combinations(range(len(groups)), 2):
+            large, small = geometry.union(groups[one]), geometry.union(groups[two])
+            gap, side = geometry.gap(large, small), max(geometry.sides(large))
+            minor = sum(blob.area for blob in groups[two]) < 0.3 * sum(blob.area for blob in groups[one])
+            if gap <= 2 + 0.1 * side or minor and gap <= 1 + 0.3 * max(geometry.sides(small)):
+                groups[one] += groups.pop(two)
+                merged = True
+                break
+    born = []
+    for group in groups:
+        if sum(blob.area for blob in group) >= least_area:
+            box = geometry.union(group)
+            near = []
+            for target in live:
+                away = min(geometry.gap(old, box) for old in target.boxes[-2:])
+                if target.frames[-1] >= frame - 1 and away <= max(geometry.sides(target.boxes[-1])):
+                    near.append((away, -target.areas[-1], target))
+            born.append(_found(frame, group, min(near, key=lambda item: item[:2])[2] if near else None))
+    return born
+
+
+def _found(frame: int, group: list[Blob], parent: Target | None) -> Target:
+    box = geometry.union(group)
+    return Target([frame], [box], [sum(blob.area for blob in group)], [tuple(blob.label for blob in group)],
+                  geometry.sides(box), parent=parent)
+
+
+def _give_back(targets: list[Target]) -> list[Target]:
+    """Join to their parents what came out of them and was small and short-lived, or never left them."""
+    kept = []
+    for target in sorted(targets, key=lambda target: target.frames[0], reverse=True):
+        parent = target.whole or target.parent
+        if parent is not None and (target.whole is parent or _belongs(target, parent)):
+            _join(parent, target)
+            for other in targets:
+                for name in ("parent", "whole"):
+                    if getattr(other, name) is target:
+                        setattr(other, name, parent if parent is not other else None)
+        else:
+            kept.append(target)
+    return kept
+
+
+def _belongs(target: Target, parent: Target) -> bool:
+    at = {frame: row for row, frame in enumerate(parent.frames)}
+    together = [(row, at[frame]) for row, frame in enumerate(target.frames) if frame in at]
+    share = float(np.median(target.areas) / np.median(parent.areas))
+    small = share < _SATELLITE_SHARE
+    before = parent.boxes[at[target.frames[0] - 1]] if target.frames[0] - 1 in at else None
+    parted = before is not None and geometry.gap(before, target.boxes[0]) <= 0.25 * max(geometry.sides(before))
+    if (small or parted and share < _PART_SHARE) and len(target.frames) <= _SATELLITE_LIFE:
+        return True
+    within = sum(geometry.gap(target.boxes[row], parent.boxes[other]) <= 2 for row, other in together)
+    if small and within >= 0.8 * len(target.frames):
+        return True
+    # a piece as large as the rest, gone again before it could be a target of its own, and never far
+    return len(target.frames) < _YOUNG and within >= 0.8 * len(target.frames) and len(together) == len(target.frames)
+
+
+def _join(parent: Target, target: Target) -> None:
+    rows = {frame: (box, area, parts)
+            for frame, box, area, parts in zip(parent.frames, parent.boxes, parent.areas, parent.parts)}
+    for frame, box, area, parts in zip(target.frames, target.boxes, target.areas, target.parts):
+        if frame in rows:
+            old, much, others = rows[frame]
+            rows[frame] = (geometry.union([old, box]), much + area, others + parts)
+        else:
+            rows[frame] = (box, area, parts)
+    parent.frames = sorted(rows)
+    for name, place in (("boxes", 0), ("areas", 1), ("parts", 2)):
+        setattr(parent, name, [rows[frame][place] for frame in parent.frames])
+
+
+def _divide_before(target: Target, labels: np.ndarray) -> None:
+    """Extend a target that parted from its parent back through the blob they shared."""
+    parent, start = target.parent, target.frames[0]
+    if parent is None or len(target.frames) < _YOUNG or start not in parent.frames:
+        return
+    row = parent.frames.index(start)
+    if row == 0 or parent.frames[row - 1] != start - 1 or geometry.gap(parent.boxes[row - 1], target.boxes[0]) > 2:
+        return
+    expected = float(np.median(target.areas[:_RECENT]) + np.median(parent.areas[row:row + _RECENT]))
+    mine, its = target.boxes[0], parent.boxes[row]
+    while row and parent.frames[row - 1] == target.frames[0] - 1 and parent.areas[row - 1] >= 0.7 * expected:
+        row -= 1
+        frame, parts = parent.frames[row], parent.parts[row]
+        (mine, area), (its, rest) = _split(labels[frame], parts, parent.boxes[row], [mine, its])
+        if not area or not rest:
+            break
+        target.frames.insert(0, frame)
+        target.boxes.insert(0, mine)
+        target.areas.insert(0, area)
+        target.parts.insert(0, parts)
+        parent.boxes[row], parent.areas[row] = its, rest

@@ -1,0 +1,236 @@
+"""What phase 2 trains: region encoder, LoRA on the language model, and the rows of the three new tokens.
+
+The stock Qwen2.5-VL is composed, never forked: PEFT adapts ``q_proj`` and ``v_proj`` of the language model's layers by a
+regular expression (bare names would match other towers too), ``trainable_token_indices`` trains three rows of the
+embedding table, and the pads of the prompt are replaced in ``inputs_embeds``.  The vision tower is not run: its merged
+tokens come from the cache.
+
+On disk a speaker is a folder: ``rae.safetensors`` (region encoder), ``adapter/`` (PEFT's own format), ``phase2.json``
+(variant, settings, backbone), and ``complete.json`` last.  ``tvad.conversation.TVAU.from_pretrained`` takes the first two.
+"""
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tvad.backbones.chat import IGNORED, ChatFormat, Dialogue, answer_logits, splice
+from tvad.errors import BackboneError, CheckpointError, MissingPhaseError
+from tvad.record import complete, is_complete, reopen, write_json
+from tvad.region import RegionEncoder, load_encoder, make_encoder
+from tvad.training.variants import VARIANTS, Variant
+
+LORA_TARGETS = r"model\.language_model\.layers\.\d+\.self_attn\.(q_proj|v_proj)"
+RECORD, ENCODER, ADAPTER = "phase2.json", "rae.safetensors", "adapter"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Rank, scale and dropout of the adaptation (paper draft: 16, 32, 0.05)."""
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One conversation with what fills its pads: ``seen`` video tokens ((0, d) without a video) and the ``heat`` map."""
+
+    dialogue: Dialogue
+    seen: Float[Tensor, "m d"]
+    heat: Float[Tensor, "t h w"] | None
+
+    def answered(self) -> Int[Tensor, "k"]:
+        """For each answer token the number of its turn (answers are runs of labels, questions stand between)."""
+        marked = (self.dialogue.labels != IGNORED).long()
+        return (marked.diff(prepend=marked.new_zeros(1)).clamp_min(0).cumsum(0) - 1)[marked.bool()]
+
+
+class Speaker(nn.Module):
+    """The composed model; make it with :func:`attach` or :func:`load_speaker`.
+
+    ``language`` is the PEFT-wrapped stock model, ``region`` the region encoder or None, ``format`` its chat format,
+    ``settings`` what :func:`attach` was given.
+    """
+
+    def __init__(self, language: nn.Module, region: RegionEncoder | None, *, variant: Variant, format: ChatFormat,
+                 counter: RegionEncoder, settings: Mapping[str, Any], fingerprint: str, name: str) -> None:
+        super().__init__()
+        self.language, self.region = language, region
+        self.variant, self.format, self.settings = variant, format, dict(settings)
+        self.fingerprint, self.name = fingerprint, name
+        self._counter = [counter]       # in a list, so that it is no submodule: it only counts tokens
+
+    @property
+    def stock(self) -> Any:
+        """The Qwen2.5-VL inside PEFT's wrapper."""
+        return self.language.get_base_model()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the language model lies."""
+        return self.stock.lm_head.weight.device
+
+    @property
+    def width(self) -> int:
+        """Width of the language model."""
+        return self.stock.config.text_config.hidden_size
+
+    def evidence_tokens(self, steps: int) -> int:
+        """Anomaly tokens in the prompt of a clip with ``steps`` heatmap steps; 0 for a variant without the block."""
+        return 0 if self.variant.evidence is None else self._counter[0].tokens(steps)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """All parameters that training may change, by name."""
+        return {name: value for name, value in self.named_parameters() if value.requires_grad}
+
+    def evidence(self, heat: Sequence[Float[Tensor, "t h w"]],
+                 seen: Sequence[Float[Tensor, "m d"]] | None = None) -> list[Float[Tensor, "n d"] | None]:
+        """Anomaly tokens of each map, in order: zero vectors where the variant has no region encoder, None where it has
+        no anomaly block. ``seen``: the clips' video tokens, for encoders that look."""
+        if self.variant.evidence is None:
+            return [None] * len(heat)
+        if self.region is None:
+            return [one.new_zeros(self.evidence_tokens(len(one)), self.width) for one in heat]
+        return self.region.encode(heat, seen if self.region.looks else None)
+
+    def forward(self, examples: Sequence[Example]) -> tuple[Float[Tensor, "k"], Bool[Tensor, "k"]]:
+        """Cross-entropy of every answer token (example by example), and whether it is the model's first choice.
+
+        Raises BackboneError where pads and tokens differ in number.
+        """
+        seen = [example.seen.to(self.device) for example in examples]
+        heat = [example.heat.to(self.device) for example in examples if example.heat is not None]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stock.dtype == torch.bfloat16):
+            anomaly = self.evidence(heat, seen) if heat else None
+            batch = splice(self.language, self.format, [one.dialogue for one in examples], seen=seen, anomaly=anomaly)
+            logits, wanted = answer_logits(self.language, batch)
+        return F.cross_entropy(logits.float(), wanted, reduction="none"), logits.argmax(-1) == wanted
+
+    def save(self, folder: Path | str, *, extra: Mapping[str, Any]) -> Path:
+        """Write everything trained into a folder, complete or marked as not; ``extra`` goes into its record."""
+        folder = Path(folder)
+        reopen(folder)
+        files = [RECORD, f"{ADAPTER}/adapter_config.json", f"{ADAPTER}/adapter_model.safetensors"]
+        # "auto" would ask the hub for the base model's vocabulary
+        self.language.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
+        if self.region is not None:
+            said = {"backbone": self.name, **{key: str(extra[key]) for key in ("calibration",) if key in extra}}
+            self.region.save(folder / ENCODER, backbone_fingerprint=self.fingerprint, extra=said)
+            files.append(ENCODER)
+        write_json(folder / RECORD, {"format": FORMAT_VERSION, "variant": self.variant.name, "settings": self.settings,
+                                     "backbone": self.name, "backbone_fingerprint": self.fingerprint, **extra})
+        complete(folder, files)
+        return folder
+
+    def release(self) -> Any:
+        """Take the adaptation off the stock model, which is then as it was, and return it."""
+        return self.language.unload()
+
+
+def attach(backbone: Any, variant: Variant, *, lora: Lora, region: Mapping[str, Any], seed: int,
+           checkpointing: bool = False) -> Speaker:
+    """Adapt a backbone's language model in place and put a new region encoder beside it, initialised by ``seed``.
+
+    ``region``: arguments of :func:`tvad.region.make_encoder` but the width. All but what phase 2 trains is frozen.
+    Raises BackboneError for a backbone without its language model, or whose language model is adapted already.
+    """
+    from peft import LoraConfig, TrainableTokensConfig, get_peft_model
+
+    stock, form = _unadapted(backbone)
+    rows = list(form.anomaly_ids) if variant.evidence is not None else None
+    stock.requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        encoder = make_encoder(**{**region, "text_width": stock.config.text_config.hidden_size})
+        if variant.lora:
+            adaptation = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
+                                    target_modules=LORA_TARGETS, trainable_token_indices=rows)
+        else:
+            adaptation = TrainableTokensConfig(token_indices=rows)
+        language = get_peft_model(stock, adaptation)
+    language.peft_config["default"].base_model_name_or_path = backbone.name     # the name, not a folder of this machine
+    if checkpointing:
+        stock.gradient_checkpointing_enable({"use_reentrant": False})
+    for value in language.parameters():
+        if value.requires_grad:     # PEFT leaves token rows in the base model's half precision
+            value.data = value.data.float()
+    settings = {"lora": asdict(lora), "region": encoder.config()}
+    return _speaker(backbone, language, encoder, variant, form, settings)
+
+
+def load_speaker(folder: Path | str, backbone: Any) -> Speaker:
+    """A trained speaker on its backbone, ready to answer (evaluation mode, everything frozen).
+
+    Raises MissingPhaseError for an unfinished folder, CheckpointError for one of another kind or backbone.
+    """
+    from tvad.conversation.model import load_adapter
+
+    whole, reason = is_complete(folder)
+    if not whole:
+        raise MissingPhaseError(f"{reason}; phase 2 leaves its model there, run: make reproduce")
+    record = json.loads((Path(folder) / RECORD).read_text(encoding="utf-8"))
+    if record.get("format") != FORMAT_VERSION:
+        raise CheckpointError(f"{folder}/{RECORD}: format {record.get('format')}, wanted {FORMAT_VERSION}; train phase 2 "
+                              "again: make reproduce")
+    if record["backbone_fingerprint"] != backbone.fingerprint:
+        raise CheckpointError(f"{folder}: was trained on {record['backbone']} (fingerprint "
+                              f"{record['backbone_fingerprint']}), not on {backbone.name} (fingerprint "
+                              f"{backbone.fingerprint}); load that backbone, or train phase 2 on this one: make reproduce")
+    variant, settings = VARIANTS[record["variant"]], record["settings"]
+    stock, form = _unadapted(backbone)
+    encoder = make_encoder(**settings["region"])
+    if variant.region:
+        encoder = load_encoder(Path(folder) / ENCODER, backbone=backbone)
+    language = load_adapter(stock, Path(folder) / ADAPTER)
+    return _speaker(backbone, language, encoder, variant, form, settings).eval().requires_grad_(False)
+
+
+def _unadapted(backbone: Any) -> tuple[Any, ChatFormat]:
+    stock = getattr(backbone, "language_model", None)
+    if stock is None:
+        raise BackboneError(f"{backbone.name}: phase 2 needs the language model; open the backbone with "
+                            "load_language_model=True")
+    if any("lora_" in name or "trainable_tokens" in name for name, _ in stock.named_parameters()):
+        raise BackboneError(f"{backbone.name}: its language model is adapted already; call release() on the speaker "
+                            "that holds it first")
+    return stock, ChatFormat.of(stock, backbone.tokenizer)
+
+
+def _speaker(backbone: Any, language: Any, encoder: RegionEncoder, variant: Variant, form: ChatFormat,
+             settings: Mapping[str, Any]) -> Speaker:
+    speaker = Speaker(language, encoder if variant.region else None, variant=variant, format=form, counter=encoder,
+                      settings=settings, fingerprint=backbone.fingerprint, name=backbone.name)
+    if speaker.region is not None:
+        speaker.region.to(speaker.device)
+    return speaker
+
+
+def fill(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
+    """Copy values into parameters of the same names."""
+    with torch.no_grad():
+        for name, value in parameters.items():
+            value.copy_(values[name])
+
+
+def optimizer_groups(speaker: Speaker, *, learning_rate: float, region_learning_rate: float,
+                     weight_decay: float) -> list[dict[str, Any]]:
+    """LoRA at its rate; region encoder and token rows (which do not decay) at theirs; ``peak`` keeps the rate."""
+    parameters = speaker.trainable()
+    kinds = {"lora": (learning_rate, weight_decay), "region": (region_learning_rate, weight_decay),
+             "rows": (region_learning_rate, 0.0)}
+    members: dict[str, list[nn.Parameter]] = {kind: [] for kind in kinds}
+    for name, value in parameters.items():
+        kind = "region" if name.startswith("region.") else "rows" if "trainable_tokens" in name else "lora"
+        members[kind].append(value)
+    return [{"params": members[kind], "lr": rate, "peak": rate, "weight_decay": decay}
+            for kind, (rate, decay) in kinds.items() if members[kind]]
