@@ -257,3 +257,10 @@ def test_custom_names_what_it_does_not_find(tmp_path):
     (tmp_path / "bad.mp4").write_text("text")
     with pytest.raises(VideoError, match=r"bad\.mp4: not a readable video"):
         open_dataset("custom", root=tmp_path).videos("all")
+
+
+def test_every_data_set_that_phase_1_takes_has_a_loader_and_labels():
+    from tvad.datasets import DATASETS
+    from tvad.params import DATASETS as TAKEN
+
+    assert set(TAKEN) == set(DATASETS) - {"custom"}  # footage of the user's has no labels to train or measure on

@@ -26,7 +26,7 @@ from tvad.language.corpus import (
     speak,
 )
 from tvad.language.tracks import MaskError
-from tvad.params2 import Phase2
+from tvad.params import Phase2
 from tvad.record import is_complete
 from tvad.video.frames import ArrayFrames
 

@@ -50,7 +50,7 @@ def test_numpy_numbers_become_plain_ones():
 @pytest.mark.parametrize(("change", "message"), [
     ({"metric": "auc"}, "row metric 'auc' is unknown; allowed: micro_auc, macro_auc"),
     ({"system": "tvad"}, "row system 'tvad' is unknown; allowed: t-vad"),
-    ({"choice": "best"}, "row choice 'best' is unknown; allowed: None, fixed, oracle"),
+    ({"choice": "best"}, "row choice 'best' is unknown; allowed: None, fixed, in-sample, oracle"),
     ({"value": 95.0}, "row value of micro_auc is 95.0; allowed: a fraction"),
     ({"value": float("nan")}, "row value of micro_auc is nan"),
     ({"ci_low": None}, "give both ends of the interval or none"),

@@ -2,9 +2,8 @@
 
 Forward through the frames: each target predicts its box, SciPy assigns blobs to predictions at least cost within a gate
 on position and size, and what is left over is explained in turn as a piece of a target (a lamp post cuts it), as a
-second target inside a shared blob (its pixels are divided), as hidden (it coasts on its prediction), or as new.
-Afterwards, with all frames known: small short-lived things that came out of a target are given back to it (the ball of
-a thrower), and of targets that parted, the shared blob before is divided too.
+second target inside a shared blob (its pixels are divided), as hidden (it coasts on its prediction), or as new.  What
+can only be told with all frames known comes after, in ``tvad.language.mending``.
 """
 from __future__ import annotations
 
@@ -19,20 +18,19 @@ from scipy.optimize import linear_sum_assignment
 from tvad.language import geometry
 from tvad.language.geometry import Box
 
-_RECENT = 5            # observations that velocity is measured over
-_YOUNG = 8             # frames before which a target that vanishes into another was a piece of it
-_BOUND, _UNUSUAL = 1.4, 10  # change of the area that tells of another target in the blob or before it, for so long
+RECENT = 5            # observations that velocity is measured over
+YOUNG = 8             # frames before which a target that vanishes into another was a piece of it
+_BOUND, _LESS = 1.4, 1.25  # growth and loss of area that tell of another target in the blob, or before it
+_UNUSUAL = 10          # frames after which such a size is the usual one
 _CREEP = 1.04          # growth of the remembered sides from frame to frame, at most
 _STRETCH = 1.3         # how much larger than remembered a target may be when pieces are put together
 _REACH = 1.0           # gate on distance, in mean diagonals, where boxes do not overlap
 _LEAP = 3.0            # the same for targets seen once, whose velocity is unknown
 _SIMILAR = 2.5         # gate on size: most ratio of the sides of boxes that do not overlap
 _UNLIKE = 0.2          # dearness of a larger blob where boxes overlap, times the logarithm of the areas' ratio
+_TOO_DEAR = 1.2        # a blob that covers the prediction and is this unlike is what covers the target
 _GROWING = 6.0         # the same for targets seen twice at most: they may still be coming into view
 _LEFT = 0.4            # IoU with the prediction below which a target's part of a blob is not it any more
-_SATELLITE_LIFE = 25   # frames that a small thing may exist and still belong to what it came out of
-_SATELLITE_SHARE = 0.3  # its area as a share of its parent's
-_PART_SHARE = 0.75     # the same where it was in its parent's blob the frame before
 _FORBIDDEN = 1e6
 
 
@@ -73,8 +71,8 @@ class Target:
     def add(self, frame: int, box: Box, *, area: int, parts: tuple[int, ...], shared: bool = False) -> None:
         """Take in an observation."""
         self.whole = None
-        usual = np.median(self.areas[-_RECENT - self.unusual:len(self.areas) - self.unusual])
-        unusual = not shared and len(self.frames) > _YOUNG and not usual / _BOUND <= area <= usual * _BOUND
+        usual = np.median(self.areas[-RECENT - self.unusual:len(self.areas) - self.unusual])
+        unusual = not shared and len(self.frames) > YOUNG and not usual / _LESS <= area <= usual * _BOUND
         self.unusual = self.unusual + 1 if unusual and self.unusual < _UNUSUAL else 0
         self.frames.append(frame)
         self.boxes.append(box)
@@ -87,9 +85,9 @@ class Target:
         if self.unusual:  # a covered side seems to move to the other, another's blob seems to be its own
             return
         # pieces may drift apart, and a blob may take up another target: what is remembered then grows slowly
-        most = _CREEP if len(parts) > 1 or len(self.frames) > _YOUNG else np.inf
+        most = _CREEP if len(parts) > 1 or len(self.frames) > YOUNG else np.inf
         self.sides = tuple(min(old + 0.3 * (new - old), most * old) for old, new in zip(self.sides, (wide, high)))
-        first = max(0, len(self.frames) - _RECENT)
+        first = max(0, len(self.frames) - RECENT)
         span = self.frames[-1] - self.frames[first]
         if span:
             (ax, ay), (bx, by) = geometry.middle(self.boxes[first]), geometry.middle(box)
@@ -133,12 +131,7 @@ def link(
             owned = [blobs[index] for row in rows for index in pieces.get(row, ())]
             _divide([live[row] for row in rows], [predicted[row] for row in rows], frame, owned, labels[frame])
         live += _births(live, blobs, free, frame, least_area)
-    done += live
-    if labels is not None:
-        done = _give_back(done)
-        for target in done:
-            _divide_before(target, labels)
-    return done
+    return done + live
 
 
 def _assign(live: list[Target], predicted: list[Box], blobs: list[Blob], frame: int) -> dict[int, int]:
@@ -161,10 +154,12 @@ def _cost(target: Target, box: Box, blob: Blob, missed: int) -> float:
     least = min(_meeting(box, blob), _meeting(target.boxes[-1], blob) + 0.1)  # it may halt, or pieces swung its middle
     if least < 1:
         usual = target.areas[-1 - target.unusual]
-        return least + _UNLIKE * max(0.0, float(np.log(blob.area / usual)))  # being covered makes smaller, nothing larger
+        cost = least + _UNLIKE * max(0.0, float(np.log(blob.area / usual)))  # being covered makes smaller, nothing larger
+        return cost if cost < _TOO_DEAR else _FORBIDDEN
     wide, high = geometry.sides(blob)
     ratio = max(wide / target.sides[0], target.sides[0] / wide, high / target.sides[1], target.sides[1] / high)
-    if ratio > (_SIMILAR if len(target.frames) > 2 else _GROWING):
+    edge = missed and geometry.gap(box, blob) <= 0.25 * max(target.sides)  # an edge of what comes out from behind another
+    if ratio > (_SIMILAR if len(target.frames) > 2 else _GROWING) and not (edge and blob.area < target.areas[-1]):
         return _FORBIDDEN
     (ax, ay), (bx, by) = geometry.middle(box), geometry.middle(blob)
     diagonal = (np.hypot(wide, high) + np.hypot(*target.sides)) / 2
@@ -221,7 +216,7 @@ def _sharing(live: list[Target], predicted: list[Box], blobs: list[Blob], chosen
         near = {other: min(geometry.gap(live[row].boxes[-1], blobs[index]), geometry.gap(box, blobs[index]))
                 for other, index in chosen.items()}
         owner = min(near, key=near.get, default=None)
-        if owner is not None and min(len(live[row].frames), len(live[owner].frames)) < _YOUNG:
+        if owner is not None and min(len(live[row].frames), len(live[owner].frames)) < YOUNG:
             side = max(geometry.sides(blobs[chosen[owner]]))
             if live[row].whole is None and frame - live[row].frames[-1] == 1 and near[owner] <= 0.25 * side:
                 live[row].whole = live[owner]
@@ -231,7 +226,7 @@ def _sharing(live: list[Target], predicted: list[Box], blobs: list[Blob], chosen
         if owner is None or covered[owner] < 0.4:
             continue
         blob = blobs[chosen[owner]]
-        expected = float(np.median(live[owner].areas[-_RECENT:]))
+        expected = float(np.median(live[owner].areas[-RECENT:]))
         inside = [other for other in (*holders, owner) if chosen.get(other, holders.get(other)) == chosen[owner]]
         if blob.area > 1.25 * expected or any(frame - 1 in live[other].shared for other in inside):
             holders[row] = holders[owner] = chosen[owner]  # too large for its owner alone
@@ -251,12 +246,12 @@ def _divide(targets: list[Target], predicted: list[Box], frame: int, owned: list
     """Give each pixel of the shared blobs to the target whose predicted box is nearest."""
     parts = tuple(dict.fromkeys(blob.label for blob in owned))
     boxes = [geometry.resized(box, target.sides) for box, target in zip(predicted, targets)]
-    for target, expected, (box, area) in zip(targets, boxes, _split(labels, parts, geometry.union(owned), boxes)):
+    for target, expected, (box, area) in zip(targets, boxes, split(labels, parts, geometry.union(owned), boxes)):
         if area and _agreement(box, expected) >= _LEFT:
             target.add(frame, box, area=area, parts=parts, shared=True)
 
 
-def _split(labels: np.ndarray, parts: tuple[int, ...], within: Box, boxes: list[Box]) -> list[tuple[Box, int]]:
+def split(labels: np.ndarray, parts: tuple[int, ...], within: Box, boxes: list[Box]) -> list[tuple[Box, int]]:
     """Bounding box and number of the pixels with labels ``parts`` that are nearest to each of ``boxes``, measured in
     half sides from its middle."""
     x1, y1, x2, y2 = (int(edge) for edge in within)
@@ -306,72 +301,3 @@ def _found(frame: int, group: list[Blob], parent: Target | None) -> Target:
     box = geometry.union(group)
     return Target([frame], [box], [sum(blob.area for blob in group)], [tuple(blob.label for blob in group)],
                   geometry.sides(box), parent=parent)
-
-
-def _give_back(targets: list[Target]) -> list[Target]:
-    """Join to their parents what came out of them and was small and short-lived, or never left them."""
-    kept = []
-    for target in sorted(targets, key=lambda target: target.frames[0], reverse=True):
-        parent = target.whole or target.parent
-        if parent is not None and (target.whole is parent or _belongs(target, parent)):
-            _join(parent, target)
-            for other in targets:
-                for name in ("parent", "whole"):
-                    if getattr(other, name) is target:
-                        setattr(other, name, parent if parent is not other else None)
-        else:
-            kept.append(target)
-    return kept
-
-
-def _belongs(target: Target, parent: Target) -> bool:
-    at = {frame: row for row, frame in enumerate(parent.frames)}
-    together = [(row, at[frame]) for row, frame in enumerate(target.frames) if frame in at]
-    share = float(np.median(target.areas) / np.median(parent.areas))
-    small = share < _SATELLITE_SHARE
-    before = parent.boxes[at[target.frames[0] - 1]] if target.frames[0] - 1 in at else None
-    parted = before is not None and geometry.gap(before, target.boxes[0]) <= 0.25 * max(geometry.sides(before))
-    if (small or parted and share < _PART_SHARE) and len(target.frames) <= _SATELLITE_LIFE:
-        return True
-    within = sum(geometry.gap(target.boxes[row], parent.boxes[other]) <= 2 for row, other in together)
-    if small and within >= 0.8 * len(target.frames):
-        return True
-    # a piece as large as the rest, gone again before it could be a target of its own, and never far
-    return len(target.frames) < _YOUNG and within >= 0.8 * len(target.frames) and len(together) == len(target.frames)
-
-
-def _join(parent: Target, target: Target) -> None:
-    rows = {frame: (box, area, parts)
-            for frame, box, area, parts in zip(parent.frames, parent.boxes, parent.areas, parent.parts)}
-    for frame, box, area, parts in zip(target.frames, target.boxes, target.areas, target.parts):
-        if frame in rows:
-            old, much, others = rows[frame]
-            rows[frame] = (geometry.union([old, box]), much + area, others + parts)
-        else:
-            rows[frame] = (box, area, parts)
-    parent.frames = sorted(rows)
-    for name, place in (("boxes", 0), ("areas", 1), ("parts", 2)):
-        setattr(parent, name, [rows[frame][place] for frame in parent.frames])
-
-
-def _divide_before(target: Target, labels: np.ndarray) -> None:
-    """Extend a target that parted from its parent back through the blob they shared."""
-    parent, start = target.parent, target.frames[0]
-    if parent is None or len(target.frames) < _YOUNG or start not in parent.frames:
-        return
-    row = parent.frames.index(start)
-    if row == 0 or parent.frames[row - 1] != start - 1 or geometry.gap(parent.boxes[row - 1], target.boxes[0]) > 2:
-        return
-    expected = float(np.median(target.areas[:_RECENT]) + np.median(parent.areas[row:row + _RECENT]))
-    mine, its = target.boxes[0], parent.boxes[row]
-    while row and parent.frames[row - 1] == target.frames[0] - 1 and parent.areas[row - 1] >= 0.7 * expected:
-        row -= 1
-        frame, parts = parent.frames[row], parent.parts[row]
-        (mine, area), (its, rest) = _split(labels[frame], parts, parent.boxes[row], [mine, its])
-        if not area or not rest:
-            break
-        target.frames.insert(0, frame)
-        target.boxes.insert(0, mine)
-        target.areas.insert(0, area)
-        target.parts.insert(0, parts)
-        parent.boxes[row], parent.areas[row] = its, rest

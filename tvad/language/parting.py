@@ -19,6 +19,7 @@ _SHARE, _LEAST = 0.15, 4     # of a target's frames, and frames, in which two fi
 _SPOT = 1.5                  # heights within which a target stays on a spot
 _THIN = 0.4                  # pixels of the thinnest column between figures, as a share of their fullest
 _UPRIGHT = 1.2               # height over width of a figure
+_SWAY = 2.0                  # pixels that the column between two people wanders
 _ALIKE = 0.7                 # height of the lower figure over that of the other
 _MOST = 3                    # people that are looked for in a blob
 
@@ -59,7 +60,8 @@ def _view(labels: Int[np.ndarray, "h w"], frame: int, box: Box, parts: tuple[int
 def _figures(views: list[_View], *, least: float, most: int) -> list[dict[int, Box]]:
     """Boxes by frame of each figure, from left to right, in the frames in which they are told apart."""
     halves = [(view, cut) for view in views if (cut := _cut(view)) is not None]
-    if len(halves) < least:
+    where = [view.x + cut for view, cut in halves]
+    if len(halves) < least or np.ptp(np.percentile(where, (10, 90))) < _SWAY:  # a lamp post stands still
         return [{view.frame: _box(view) for view in views}]
     left = [_tight(_View(view.frame, view.x, view.y, view.pixels[:, :cut])) for view, cut in halves]
     right = [_tight(_View(view.frame, view.x + cut, view.y, view.pixels[:, cut:])) for view, cut in halves]

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from tvad.errors import TvadError
 from tvad.language.linking import Blob, Target, link
+from tvad.language.mending import divide_before, give_back
 from tvad.language.parting import part_people
 from tvad.metrics.components import label_frames
 from tvad.metrics.region import GroundTruthTracks
@@ -147,7 +148,9 @@ def tracks_from_binary(
     frames: list[list[Blob]] = [[] for _ in range(len(masks))]
     for label, (frame, *rest) in enumerate(table.tolist(), start=1):
         frames[frame].append(Blob(*rest, label))
-    targets = link(frames, labels, max_gap=_gap(max_gap), least_area=least_area)
+    targets = give_back(link(frames, labels, max_gap=_gap(max_gap), least_area=least_area))
+    for target in targets:
+        divide_before(target, labels)
     return _as_tracks([person for target in targets for person in part_people(target, labels)])
 
 

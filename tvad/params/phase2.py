@@ -1,11 +1,11 @@
-"""Parameters of ``notebooks/phase2_rae_lora.ipynb``; see :mod:`tvad.params` for what all notebooks share."""
+"""Parameters of ``notebooks/phase2_rae_lora.ipynb``; see :mod:`tvad.params.base` for what all notebooks share."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tvad.errors import ParameterError
-from tvad.params import DATASETS, Parameters, project_root, setting
+from tvad.params.base import DATASETS, Parameters, project_root, setting
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,117 @@
+"""What can be told of linked targets once all frames are known; the second half of ``tvad.language.linking``.
+
+Pieces are given back to the target they came from: the ball of a thrower, in its flight and where it then lies, a car's
+end that came out from behind a tree first, legs below a railing.  And of targets that parted, the blob that they shared
+before is divided.
+"""
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Int
+
+from tvad.language import geometry
+from tvad.language.geometry import Box
+from tvad.language.linking import RECENT, YOUNG, Target, split
+
+_LIFE = 25      # frames that a small thing may exist and still belong to what it came out of
+_SMALL = 0.3    # its area as a share of its parent's
+_PART = 0.75    # the same where it was in its parent's blob the frame before
+_ROLL = 20      # frames that a thrown thing may be out of sight before it lies
+
+
+def give_back(targets: list[Target]) -> list[Target]:
+    """Join to their parents what came out of them and was small and short-lived, or never left them."""
+    kept, pieces = [], []
+    for target in sorted(targets, key=lambda target: target.frames[0], reverse=True):
+        parent = target.whole or target.parent
+        if parent is not None and (target.whole is parent or _belongs(target, parent)):
+            pieces.append((parent, Target(target.frames, target.boxes, target.areas, target.parts, target.sides)))
+            _join(parent, target)
+            for other in targets:
+                for name in ("parent", "whole"):
+                    if getattr(other, name) is target:
+                        setattr(other, name, parent if parent is not other else None)
+        else:
+            kept.append(target)
+    for target in list(kept):
+        owner = next((parent for parent, piece in pieces
+                      if any(parent is one for one in kept) and _lies_where_landed(target, parent, piece)), None)
+        if owner is not None:
+            _join(owner, target)
+            kept = [other for other in kept if other is not target]
+    return kept
+
+
+def _belongs(target: Target, parent: Target) -> bool:
+    at = {frame: row for row, frame in enumerate(parent.frames)}
+    pairs = [(target.boxes[row], parent.boxes[at[frame]]) for row, frame in enumerate(target.frames) if frame in at]
+    share = float(np.median(target.areas) / np.median(parent.areas))
+    before = parent.boxes[at[target.frames[0] - 1]] if target.frames[0] - 1 in at else None
+    parted = before is not None and geometry.gap(before, target.boxes[0]) <= 0.25 * max(geometry.sides(before))
+    if (share < _SMALL or parted and share < _PART) and len(target.frames) <= _LIFE:
+        return True
+    most = 0.8 * len(target.frames)
+    touching = sum(geometry.gap(one, two) <= 2 for one, two in pairs)
+    if share < _SMALL and touching >= most:
+        return True
+    if parted and sum(_stacked(one, two) for one, two in pairs) >= most:
+        return True
+    # a piece as large as the rest, gone again before it could be a target of its own, and never far
+    return len(target.frames) < YOUNG and touching >= most and len(pairs) == len(target.frames)
+
+
+def _stacked(one: Box, two: Box) -> bool:
+    """Whether one lies right above the other: a railing hides what is between."""
+    across = min(one[2], two[2]) - max(one[0], two[0]) + 1
+    narrow = min(geometry.sides(one)[0], geometry.sides(two)[0])
+    apart = max(one[1], two[1]) - min(one[3], two[3]) - 1
+    return across >= 0.6 * narrow and 0 <= apart <= 0.3 * max(geometry.sides(one)[1], geometry.sides(two)[1])
+
+
+def _lies_where_landed(target: Target, parent: Target, piece: Target) -> bool:
+    """Whether a small still target is where a piece of another went to: the ball that lies after the throw."""
+    if target is parent or not 0 <= target.frames[0] - piece.frames[-1] <= _ROLL:
+        return False
+    diagonal = float(np.hypot(*geometry.sides(target.boxes[0])))
+    ends = (geometry.middle(box) for box in (target.boxes[0], target.boxes[-1], piece.boxes[-1]))
+    (x, y), (last_x, last_y), (px, py) = ends
+    small = np.median(target.areas) < _PART * np.median(parent.areas)
+    still = np.hypot(last_x - x, last_y - y) <= diagonal
+    return bool(small and still and np.hypot(x - px, y - py) <= 4 * diagonal)
+
+
+def _join(parent: Target, target: Target) -> None:
+    rows = {frame: (box, area, parts)
+            for frame, box, area, parts in zip(parent.frames, parent.boxes, parent.areas, parent.parts)}
+    for frame, box, area, parts in zip(target.frames, target.boxes, target.areas, target.parts):
+        if frame in rows:
+            old, much, others = rows[frame]
+            rows[frame] = (geometry.union([old, box]), much + area, others + parts)
+        else:
+            rows[frame] = (box, area, parts)
+    parent.frames = sorted(rows)
+    for name, place in (("boxes", 0), ("areas", 1), ("parts", 2)):
+        setattr(parent, name, [rows[frame][place] for frame in parent.frames])
+
+
+def divide_before(target: Target, labels: np.ndarray) -> None:
+    """Extend a target that parted from its parent back through the blob they shared."""
+    parent, start = target.parent, target.frames[0]
+    if parent is None or len(target.frames) < YOUNG or start not in parent.frames:
+        return
+    row = parent.frames.index(start)
+    if row == 0 or parent.frames[row - 1] != start - 1 or geometry.gap(parent.boxes[row - 1], target.boxes[0]) > 2:
+        return
+    expected = float(np.median(target.areas[:RECENT]) + np.median(parent.areas[row:row + RECENT]))
+    mine, its = target.boxes[0], parent.boxes[row]
+    while row and parent.frames[row - 1] == target.frames[0] - 1 and parent.areas[row - 1] >= 0.7 * expected:
+        row -= 1
+        frame, parts = parent.frames[row], parent.parts[row]
+        (mine, area), (its, rest) = split(labels[frame], parts, parent.boxes[row], [mine, its])
+        if not area or not rest:
+            break
+        target.frames.insert(0, frame)
+        target.boxes.insert(0, mine)
+        target.areas.insert(0, area)
+        target.parts.insert(0, parts)
+        parent.boxes[row], parent.areas[row] = its, rest

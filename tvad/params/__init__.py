@@ -1,0 +1,6 @@
+"""Parameters of the notebooks, checked by name, type and range; ``Phase1.read(globals())`` in a notebook."""
+from tvad.params.base import DATASETS, Parameters, literal_assignments, project_root, setting
+from tvad.params.phase1 import Phase1
+from tvad.params.phase2 import Phase2
+
+__all__ = ["DATASETS", "Parameters", "Phase1", "Phase2", "literal_assignments", "project_root", "setting"]
