@@ -75,6 +75,25 @@ def test_hiding_is_bridged_no_longer_than_said_and_only_where_position_and_size_
     assert len(tracks_from_binary(far)) == 2 and len(tracks_from_binary(large)) == 2
 
 
+def test_what_passes_in_front_does_not_take_the_name_of_what_it_hides():
+    masks = blank(40)
+    for frame in range(40):
+        put(masks, frame, 40, 40, wide=12, high=6, value=1)  # lies on the ground
+        put(masks, frame, 4 * frame - 40, 26, wide=34, high=22, value=2)  # a car drives past, in front
+    truth = tracks_from_instances(masks)
+    found = tracks_from_instances(shuffled(masks), ids="frame")
+    assert [track.frames[0] for track in found] == [track.frames[0] for track in truth]
+    assert identity_switches(boxes_of(found), boxes_of(truth), alpha=0.3) == 0 and len(found) == 2
+
+
+def test_somebody_and_what_he_pushes_are_one():
+    masks = blank(24)
+    for frame in range(24):
+        put(masks, frame, 2 * frame, 20, wide=6, high=20)
+        put(masks, frame, 2 * frame + 7 + (frame % 2), 30, wide=8, high=10)
+    assert len(tracks_from_binary(masks)) == 1
+
+
 def test_a_lamp_post_makes_no_two_targets_of_one():
     masks = blank(30)
     for frame in range(30):

@@ -21,14 +21,14 @@ from tvad.language.geometry import Box
 RECENT = 5            # observations that velocity is measured over
 YOUNG = 8             # frames before which a target that vanishes into another was a piece of it
 _BOUND, _LESS = 1.4, 1.25  # growth and loss of area that tell of another target in the blob, or before it
-_UNUSUAL = 10          # frames after which such a size is the usual one
+_UNUSUAL = 20          # frames after which such a size is the usual one
 _CREEP = 1.04          # growth of the remembered sides from frame to frame, at most
 _STRETCH = 1.3         # how much larger than remembered a target may be when pieces are put together
 _REACH = 1.0           # gate on distance, in mean diagonals, where boxes do not overlap
 _LEAP = 3.0            # the same for targets seen once, whose velocity is unknown
 _SIMILAR = 2.5         # gate on size: most ratio of the sides of boxes that do not overlap
 _UNLIKE = 0.2          # dearness of a larger blob where boxes overlap, times the logarithm of the areas' ratio
-_TOO_DEAR = 1.2        # a blob that covers the prediction and is this unlike is what covers the target
+_TOO_DEAR = 1.0        # a blob that covers the prediction and is this unlike is what covers the target
 _GROWING = 6.0         # the same for targets seen twice at most: they may still be coming into view
 _LEFT = 0.4            # IoU with the prediction below which a target's part of a blob is not it any more
 _FORBIDDEN = 1e6
@@ -152,14 +152,16 @@ def _assign(live: list[Target], predicted: list[Box], blobs: list[Blob], frame: 
 def _cost(target: Target, box: Box, blob: Blob, missed: int) -> float:
     """Dearness of a blob as the next observation; below 1 where boxes overlap."""
     least = min(_meeting(box, blob), _meeting(target.boxes[-1], blob) + 0.1)  # it may halt, or pieces swung its middle
+    usual = target.areas[-1 - target.unusual]
     if least < 1:
-        usual = target.areas[-1 - target.unusual]
+        if len(target.frames) < YOUNG:  # still coming into view
+            return least
         cost = least + _UNLIKE * max(0.0, float(np.log(blob.area / usual)))  # being covered makes smaller, nothing larger
         return cost if cost < _TOO_DEAR else _FORBIDDEN
     wide, high = geometry.sides(blob)
     ratio = max(wide / target.sides[0], target.sides[0] / wide, high / target.sides[1], target.sides[1] / high)
     edge = missed and geometry.gap(box, blob) <= 0.25 * max(target.sides)  # an edge of what comes out from behind another
-    if ratio > (_SIMILAR if len(target.frames) > 2 else _GROWING) and not (edge and blob.area < target.areas[-1]):
+    if ratio > (_SIMILAR if len(target.frames) > 2 else _GROWING) and not (edge and blob.area < usual):
         return _FORBIDDEN
     (ax, ay), (bx, by) = geometry.middle(box), geometry.middle(blob)
     diagonal = (np.hypot(wide, high) + np.hypot(*target.sides)) / 2

@@ -7,7 +7,6 @@ before is divided.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Int
 
 from tvad.language import geometry
 from tvad.language.geometry import Box
@@ -22,6 +21,8 @@ _ROLL = 20      # frames that a thrown thing may be out of sight before it lies
 def give_back(targets: list[Target]) -> list[Target]:
     """Join to their parents what came out of them and was small and short-lived, or never left them."""
     kept, pieces = [], []
+    for target in targets:
+        target.parent = _parent(target, targets)
     for target in sorted(targets, key=lambda target: target.frames[0], reverse=True):
         parent = target.whole or target.parent
         if parent is not None and (target.whole is parent or _belongs(target, parent)):
@@ -42,6 +43,20 @@ def give_back(targets: list[Target]) -> list[Target]:
     return kept
 
 
+def _parent(target: Target, targets: list[Target]) -> Target | None:
+    """What a target came out of: of all then seen, what is nearest to where it would have been two frames before."""
+    start = target.frames[0]
+    if target.parent is None or len(target.frames) < 2 or target.frames[1] != start + 1:
+        return target.parent
+    (x, y), (next_x, next_y) = (geometry.middle(box) for box in target.boxes[:2])
+    if np.hypot(next_x - x, next_y - y) < 0.5 * max(geometry.sides(target.boxes[0])):
+        return target.parent  # not flying
+    point = (3 * x - 2 * next_x, 3 * y - 2 * next_y)
+    seen = [(geometry.gap(other.boxes[other.frames.index(start - 1)], (*point, *point)), place)
+            for place, other in enumerate(targets) if other is not target and start - 1 in other.frames]
+    return targets[min(seen)[1]] if seen else target.parent
+
+
 def _belongs(target: Target, parent: Target) -> bool:
     at = {frame: row for row, frame in enumerate(parent.frames)}
     pairs = [(target.boxes[row], parent.boxes[at[frame]]) for row, frame in enumerate(target.frames) if frame in at]
@@ -52,12 +67,28 @@ def _belongs(target: Target, parent: Target) -> bool:
         return True
     most = 0.8 * len(target.frames)
     touching = sum(geometry.gap(one, two) <= 2 for one, two in pairs)
-    if share < _SMALL and touching >= most:
+    if share < _SMALL and (touching >= most or _comes_to_rest(target)):
+        return True
+    if len(pairs) >= 0.5 * len(target.frames) and touching >= 0.8 * len(pairs) and _travel_together(pairs):
         return True
     if parted and sum(_stacked(one, two) for one, two in pairs) >= most:
         return True
     # a piece as large as the rest, gone again before it could be a target of its own, and never far
     return len(target.frames) < YOUNG and touching >= most and len(pairs) == len(target.frames)
+
+
+def _comes_to_rest(target: Target) -> bool:
+    """Whether it flies off and then lies: a ball whose flight and rest were linked."""
+    rest = [box for frame, box in zip(target.frames, target.boxes) if frame >= target.frames[0] + _LIFE]
+    diagonal = float(np.hypot(*geometry.sides(target.boxes[0])))
+    flew = _distance(target.boxes[0], target.boxes[-1]) > diagonal
+    return bool(rest and flew and _distance(rest[0], rest[-1]) <= 0.5 * diagonal)
+
+
+def _travel_together(pairs: list[tuple[Box, Box]]) -> bool:
+    """Whether two that touch go a long way side by side: somebody and what he pushes."""
+    high = float(np.median([geometry.sides(two)[1] for _, two in pairs]))
+    return _distance(pairs[0][1], pairs[-1][1]) > 1.5 * high
 
 
 def _stacked(one: Box, two: Box) -> bool:
@@ -73,11 +104,16 @@ def _lies_where_landed(target: Target, parent: Target, piece: Target) -> bool:
     if target is parent or not 0 <= target.frames[0] - piece.frames[-1] <= _ROLL:
         return False
     diagonal = float(np.hypot(*geometry.sides(target.boxes[0])))
-    ends = (geometry.middle(box) for box in (target.boxes[0], target.boxes[-1], piece.boxes[-1]))
-    (x, y), (last_x, last_y), (px, py) = ends
-    small = np.median(target.areas) < _PART * np.median(parent.areas)
-    still = np.hypot(last_x - x, last_y - y) <= diagonal
-    return bool(small and still and np.hypot(x - px, y - py) <= 4 * diagonal)
+    area, flying = float(np.median(target.areas)), float(np.median(piece.areas))
+    small = area < _SMALL * np.median(parent.areas) and 0.5 <= area / flying <= 2
+    still = _distance(target.boxes[0], target.boxes[-1]) <= diagonal
+    flew = _distance(piece.boxes[0], piece.boxes[-1]) > diagonal
+    return bool(small and still and flew and _distance(piece.boxes[-1], target.boxes[0]) <= 4 * diagonal)
+
+
+def _distance(one: Box, two: Box) -> float:
+    (x, y), (other_x, other_y) = geometry.middle(one), geometry.middle(two)
+    return float(np.hypot(x - other_x, y - other_y))
 
 
 def _join(parent: Target, target: Target) -> None:

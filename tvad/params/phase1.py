@@ -31,9 +31,9 @@ class Phase1(Parameters):
     backbone: str = setting("qwen2.5-vl-tiny", "name in data/zoo, a folder, or a hub name")
     taps: tuple[int, ...] = setting((0, 1, 3, 5), "tapped blocks of the vision tower, from 0", low=0, high=127)
     variant: str = setting("paper", "similarity of the decoder", choices=("paper", "thesis"))
-    contrast: str = setting("raw", "text prototypes as they are, or less their mean", choices=("raw", "centred"))
+    contrast: str = setting("centred", "text prototypes as they are, or less their mean", choices=("raw", "centred"))
     hidden_width: int = setting(128, "hidden width of the decoder's per-tap layers", low=8, high=8192)
-    temperature: float = setting(100.0, "factor on the similarities before the softmax", low=0.01, high=1000.0)
+    temperature: float = setting(25.0, "factor on the similarities before the softmax (thesis: 100)", low=0.01, high=1000.0)
     # Training; tvad.training.phase1.Phase1Config takes over what it shares by name.
     seed: int = setting(0, "seed of initial weights, order and patch draws", low=0, high=2**31 - 1)
     loss: str = setting("cross_entropy", "pixel loss", choices=("cross_entropy", "balanced", "focal", "dice"))

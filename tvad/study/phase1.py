@@ -52,7 +52,7 @@ from tvad.video.clip import Clip
 
 PHASE = "phase1"
 _TRAINED = ("ahd.safetensors", "history.json", "detector.json", "val_rows.jsonl")
-_LEAST_PAIRS = 8        # a training video that gives fewer is not worth its rendering
+_LEAST_PAIRS = 4        # a training video that gives fewer is not worth its rendering; the study takes as many
 _EXAMPLES = 3
 
 

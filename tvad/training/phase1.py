@@ -67,8 +67,8 @@ class Phase1Config:
     patches_per_pair: int = 256
     hidden_width: int = 128
     variant: str = "paper"
-    temperature: float = 100.0
-    contrast: str = "raw"
+    temperature: float = 25.0
+    contrast: str = "centred"
     train_pairs: int = 2500
     pairs_per_video: int = 0
     positive_share: float = 0.5
