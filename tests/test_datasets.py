@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from real_data import ped2_root
 from video_samples import scene, write_folder, write_video
 
 from tvad.datasets import Event, Video, data_root, open_dataset
@@ -17,15 +18,6 @@ SIZE = (24, 36)
 PAGE = r"http://www\.svcl\.ucsd\.edu/projects/anomaly/dataset\.htm"
 # per test clip: length, 1-based inclusive ranges as in the script; the second has two, as in Ped1
 CLIPS = [(12, ["4:9"]), (10, ["1:3", "7:10"]), (8, ["1:8"])]
-
-
-def real_ped2():
-    places = [Path(os.environ["TVAD_DATA"])] if "TVAD_DATA" in os.environ else []
-    here = Path(__file__).resolve().parents[1]
-    for place in [*places, here / "data", here.parent / "shared" / "data"]:
-        if (place / "ucsd_ped2").is_dir():
-            return place
-    return None
 
 
 def labels_of(length, ranges):
@@ -195,10 +187,7 @@ def test_the_root_is_given_or_from_the_environment_or_the_repository(monkeypatch
 
 
 def test_real_ped2_totals_and_masks_equal_the_script():
-    root = real_ped2()
-    if root is None:
-        pytest.skip("UCSD Ped2 is not on this machine (set TVAD_DATA to the folder that holds ucsd_ped2)")
-    dataset = open_dataset("ucsd_ped2", root=root)
+    dataset = open_dataset("ucsd_ped2", root=ped2_root())
     test = dataset.videos("test")
     assert len(test) == 12 and sum(len(video) for video in test) == 2010
     assert sum(int(video.labels.sum()) for video in test) == 1648  # reading labels compares them with the masks

@@ -256,3 +256,9 @@ def test_scoring_refuses_what_cannot_be():
         Scoring(sigma=float("nan"))
     with pytest.raises(ParameterError, match="thresholds is empty"):
         Scoring(thresholds=())
+
+
+def test_rows_of_the_split_that_settings_were_chosen_on_say_so():
+    plain, given = Scoring(chosen_on="simcampus/val"), Scoring(sigma=2.0, chosen_on="simcampus/val; sigma given")
+    for scoring in (plain, given):
+        assert scoring.choice_on("simcampus/val") == "in-sample" and scoring.choice_on("simcampus/test") == "fixed"

@@ -11,10 +11,6 @@ from sklearn.metrics import roc_auc_score
 from tvad.metrics import MetricError, aupro, pixel, pixel_auroc
 from tvad.metrics.common import area_under
 
-FIXTURES = Path(__file__).parents[2] / "shared" / "fixtures" / "metrics"
-needs_fixtures = pytest.mark.skipif(
-    not FIXTURES.is_dir(), reason="published values (../shared/fixtures/metrics) are missing"
-)
 
 
 def slow_aupro(heatmaps, masks, limit):
@@ -103,12 +99,12 @@ def test_perfect_and_constant_maps():
     assert aupro([np.zeros(mask.shape)], [mask]) == pytest.approx(0.15)  # the diagonal up to 0.3
 
 
-@needs_fixtures
+@needs_published
 @pytest.mark.parametrize("name", ["aupro_ped2_clips04_09", "aupro_ped2_ties"])
 def test_published_values(name):
-    with np.load(FIXTURES / f"{name}.npz") as data:
+    with np.load(PUBLISHED / f"{name}.npz") as data:
         heatmaps, masks = [data["scores"]], [data["masks"]]
-    wanted = json.loads((FIXTURES / "expected.json").read_text())[name]
+    wanted = json.loads((PUBLISHED / "expected.json").read_text())[name]
     assert pixel_auroc(heatmaps, masks) == pytest.approx(wanted["pixel_auroc_sklearn"], abs=1e-12)
     found = pixel._positives(heatmaps, masks, by_region=True, metric="AUPRO")
     rate, overlap = pixel._pro_curve(found, pixel._count_pooled(heatmaps, masks, found))

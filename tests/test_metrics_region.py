@@ -10,10 +10,6 @@ import pytest
 from tvad.metrics import GroundTruthTracks, MetricError, Regions, link_tracks, rbdc_tbdc
 from tvad.metrics.region import box_iou
 
-FIXTURES = Path(__file__).parents[2] / "shared" / "fixtures" / "metrics"
-needs_fixtures = pytest.mark.skipif(
-    not FIXTURES.is_dir(), reason="published values (../shared/fixtures/metrics) are missing"
-)
 
 
 def slow_iou(a, b):
@@ -131,17 +127,17 @@ def test_a_track_needs_the_least_number_of_boxes_that_is_a_tenth(size):
         assert rbdc_tbdc({"v": part}, truth, num_frames=size).tbdc == wanted
 
 
-@needs_fixtures
+@needs_published
 @pytest.mark.parametrize(
     "name, folder", [("aed_sht5", "rbdc_tbdc_sht5_detections"), ("aed_sht5_dense", "rbdc_tbdc_sht5_dense_detections")]
 )
 def test_published_values(name, folder):
-    wanted = json.loads((FIXTURES / "expected.json").read_text())[name]
+    wanted = json.loads((PUBLISHED / "expected.json").read_text())[name]
     detections, tracks = {}, {}
-    for path in sorted((FIXTURES / folder).glob("*.txt")):
+    for path in sorted((PUBLISHED / folder).glob("*.txt")):
         rows = np.loadtxt(path, delimiter=",", ndmin=2)
         detections[path.stem] = Regions(frame=rows[:, 0], box=rows[:, 1:5], score=rows[:, 5])
-        rows = np.loadtxt(FIXTURES / "tracks" / path.name, delimiter=",", ndmin=2)
+        rows = np.loadtxt(PUBLISHED / "tracks" / path.name, delimiter=",", ndmin=2)
         tracks[path.stem] = GroundTruthTracks(track=rows[:, 0], frame=rows[:, 1], box=rows[:, 2:])
     scores = rbdc_tbdc(detections, tracks, num_frames=wanted["num_frames"])
     assert (sum(map(len, detections.values())), scores.tracks) == (wanted["n_det"], wanted["n_tracks"])

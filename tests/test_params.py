@@ -156,3 +156,9 @@ def test_every_parameter_says_what_it_means():
 
     assert issubclass(Phase1, Parameters)
     assert all(len(item.metadata["help"]) > 3 for item in fields(Phase1))
+
+
+def test_the_thesis_variant_wants_what_its_weights_were_made_with():
+    with pytest.raises(ParameterError, match="set contrast to raw and temperature to 100"):
+        Phase1(variant="thesis")
+    assert Phase1(variant="thesis", contrast="raw", temperature=100.0).variant == "thesis"

@@ -48,6 +48,10 @@ class Scoring:
         if not self.thresholds:
             raise ParameterError("scoring: thresholds is empty; give at least one")
 
+    def choice_on(self, split: str) -> str:
+        """What a row of ``split`` ("dataset/split") says of these settings: "in-sample" where they were chosen on it."""
+        return "in-sample" if self.chosen_on.split(";")[0] == split else "fixed"
+
     def save(self, path: Path | str) -> Path:
         """Write as JSON, atomically."""
         write_json(path, asdict(self))

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 def disturb(frames: UInt8[Tensor, "n t h w 3"], generator: torch.Generator) -> UInt8[Tensor, "n t h w 3"]:
-    """Grey or tinted, other gamma, gain and offset, sometimes soft, noisier: one draw a clip, the same for its frames."""
+    """Grey or tinted, other gamma, gain and offset, sometimes soft: one draw a clip; noise of one strength, new a frame."""
     n = len(frames)
 
     def draw(low: float, high: float, *shape: int) -> Tensor:
@@ -27,7 +27,7 @@ def disturb(frames: UInt8[Tensor, "n t h w 3"], generator: torch.Generator) -> U
         flat = x[soft].flatten(0, 1).movedim(-1, 1)
         flat = F.avg_pool2d(F.pad(flat, (1, 1, 1, 1), mode="replicate"), 3, 1)
         x[soft] = flat.movedim(1, -1).view_as(x[soft])
-    # One bank of noise, read from a place of its own for each pair: fresh normal draws would cost as much as a block.
+    # One bank of noise, read from a place of its own for each clip: fresh normal draws would cost as much as a block.
     bank = torch.randn(x[0].numel() * 2, generator=generator)
     starts = torch.randint(x[0].numel(), (n,), generator=generator).tolist()
     noise = torch.stack([bank[at : at + x[0].numel()].view_as(x[0]) for at in starts])

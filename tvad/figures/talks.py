@@ -3,7 +3,8 @@
     page = TalkPage(params)     # Phase2 parameters, after ``dialogue_set(params)``
     page.show("clip")
 
-Clips are picked by rule: the first of the evaluated split, by name, whose target moves; the first dropped one.
+Clips are picked by rule: the first of the evaluated split, by name, whose target moves (else with a target, else the
+first); the first dropped one.  The caption says which.
 """
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from tvad.errors import MissingPhaseError
 from tvad.figures.panels import bare, frame_panel
 from tvad.figures.style import BLUE, GREEN, GREY, ORANGE, PAGE, PURPLE, SKY, VERMILION, canvas, save, settings
 from tvad.language.appearance import ClipView
-from tvad.language.corpus import load_conversations, read_manifest
+from tvad.language.corpus import load_conversations, make_command, read_manifest
 from tvad.language.dialogue import Conversation
 from tvad.language.grammar import PLACES, spoken
 from tvad.language.run import folder_of, opened
@@ -52,7 +53,7 @@ class TalkPage:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """Counts and drops. Raises :class:`MissingPhaseError` where the set is not made."""
-        return read_manifest(self.folder)
+        return read_manifest(self.folder, dataset=self.params.dataset)
 
     @cached_property
     def dataset(self) -> Any:
@@ -66,7 +67,7 @@ class TalkPage:
     @cached_property
     def talks(self) -> list[Conversation]:
         """Conversations of the evaluated split."""
-        return load_conversations(self.folder, self.split)
+        return load_conversations(self.folder, self.split, dataset=self.params.dataset)
 
     @property
     def name(self) -> str:
@@ -78,7 +79,7 @@ class TalkPage:
         found = next((one for one in self.dataset.videos(split) if one.id == video), None)
         if found is None:
             raise MissingPhaseError(f"{self.folder}: speaks of {video}, which is not in split {split} any more; make the "
-                                    "set again: python -m tvad.language")
+                                    f"set again: {make_command(self.folder, self.params.dataset)}")
         return ClipView(found, start, stop, found.masks(start, stop))
 
     def tracks(self, view: ClipView) -> tuple[MaskTrack, ...]:
@@ -91,7 +92,8 @@ class TalkPage:
         short = [talk for talk in self.talks if talk.style == "turns"]
         if not short:
             raise MissingPhaseError(f"{self.folder}: no conversation in short answers in split {self.split}; make the set "
-                                    "with more videos (dialogue_videos)")
+                                    "again with more videos (dialogue_videos, --limit): "
+                                    f"{make_command(self.folder, self.params.dataset)}")
         moving = [talk for talk in short if "towards" in talk.slots["trajectory"]]
         return (moving or [talk for talk in short if talk.anomalous] or short)[0]
 
@@ -134,9 +136,12 @@ def clip(page: TalkPage) -> tuple[Figure, str]:
     _tracks_panel(axes, tracks, size=(height, width))
     _strip(figure.add_subplot(grid[2, :2]), tracks, talk, size=(height, width))
     _text(figure.add_subplot(grid[:, 2]), talk)
-    return figure, (f"{page.name}. Frames {talk.start} to {talk.stop - 1} of {talk.video}, the first clip of the split "
-                    "whose target moves: masks (cyan outline), tracks from first (ring) to last place (dot) on the 3x3 "
-                    "grid, timeline with the place in each frame, and the conversation in short answers.")
+    where = f"{page.name}. Frames {talk.start} to {talk.stop - 1} of {talk.video}, the first clip of the split"
+    if not talk.anomalous:
+        return figure, f"{where}; none has a target. No masks, no tracks; the conversation in short answers."
+    which = "with a target that moves" if "towards" in talk.slots["trajectory"] else "with a target; none moves"
+    return figure, (f"{where} {which}: masks (cyan outline), tracks from first (ring) to last place (dot) on the 3x3 grid, "
+                    "timeline with the place in each frame, and the conversation in short answers.")
 
 
 def _tracks_panel(axes: Axes, tracks: Sequence[MaskTrack], *, size: tuple[int, int]) -> None:
@@ -222,7 +227,8 @@ def dropped(page: TalkPage) -> tuple[Figure, str]:
     if sample is None:
         figure = canvas(PAGE, 0.5)
         figure.text(0.5, 0.5, "no clip was dropped", ha="center", va="center")
-        return figure, f"{page.name}. No clip was dropped."
+        name = _NAMES.get(page.params.dataset, page.params.dataset)
+        return figure, f"{name}: no clip was dropped (splits: {', '.join(page.manifest['splits'])})."
     video, _, span = sample["clip"].rpartition(":")
     start, stop = map(int, span.split("-"))
     view = page.view(split, video, start, stop)
@@ -237,7 +243,7 @@ def dropped(page: TalkPage) -> tuple[Figure, str]:
                     inches=PAGE / 4)
         axes.set_title(f"frame {number}", pad=2)
     return figure, (f"{page.name.partition(',')[0]}, {split} split. The first dropped clip ({sample['clip']}): it gives no "
-                    f"conversation, since one could not be true. Reason: {sample['reason']}.")
+                    f"conversation. Reason: {sample['reason']}.")
 
 
 def _colours(count: int) -> list[str]:

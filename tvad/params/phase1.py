@@ -30,7 +30,8 @@ class Phase1(Parameters):
     # Model.
     backbone: str = setting("qwen2.5-vl-tiny", "name in data/zoo, a folder, or a hub name")
     taps: tuple[int, ...] = setting((0, 1, 3, 5), "tapped blocks of the vision tower, from 0", low=0, high=127)
-    variant: str = setting("paper", "similarity of the decoder", choices=("paper", "thesis"))
+    variant: str = setting("paper", "similarity of the decoder; thesis wants contrast raw and temperature 100",
+                           choices=("paper", "thesis"))
     contrast: str = setting("centred", "text prototypes as they are, or less their mean", choices=("raw", "centred"))
     hidden_width: int = setting(128, "hidden width of the decoder's per-tap layers", low=8, high=8192)
     temperature: float = setting(25.0, "factor on the similarities before the softmax (thesis: 100)", low=0.01, high=1000.0)
@@ -63,6 +64,9 @@ class Phase1(Parameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.variant == "thesis" and (self.contrast, self.temperature) != ("raw", 100.0):
+            raise ParameterError(f"variant: 'thesis' is not allowed with contrast {self.contrast!r} and temperature "
+                                 f"{self.temperature}; set contrast to raw and temperature to 100")
         if not self.taps or list(self.taps) != sorted(set(self.taps)):
             raise ParameterError(f"taps: {list(self.taps)} is not allowed; allowed: one block or more, ascending, "
                                  "each once")

@@ -261,7 +261,7 @@ class Phase1Run:
         return Cell(variant="full", dataset=part.dataset, split=part.split, protocol=part.protocol,
                     seed=self.params.seed, config=self.params.config_hash(), sigma=scoring.sigma,
                     samples=self.params.bootstrap_samples,
-                    choice="in-sample" if scoring.chosen_on == f"{part.dataset}/{part.split}" else "fixed")
+                    choice=scoring.choice_on(f"{part.dataset}/{part.split}"))
 
     @staticmethod
     def _write_rows(path: Path, rows: Sequence[Row]) -> None:

@@ -209,7 +209,7 @@ class Study:
         videos = self._evaluated(target)
         cell = Cell(variant=arm.variant, dataset=target.dataset, split=target.split, protocol=target.protocol,
                     seed=arm.seed, config=config, sigma=scoring.sigma, samples=self.params.bootstrap_samples,
-                    choice="in-sample" if scoring.chosen_on == f"{target.dataset}/{target.split}" else "fixed")
+                    choice=scoring.choice_on(f"{target.dataset}/{target.split}"))
         rows = evaluate(detections, videos, cell)
         if target.protocol == "open-set":
             rows += evaluate_events(detections, videos, cell, kinds=OPEN_SET_EVENTS, name="kept-out")

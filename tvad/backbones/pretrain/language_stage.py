@@ -43,6 +43,7 @@ class LanguageStage:
     epochs: float = 4.0
     batch: int = 8
     learning_rate: float = 1.5e-3
+    method: str = "Muon (3 x learning_rate) in the blocks, AdamW elsewhere; 2"  # raise with any change of loss or draws
     seed: int = 1
     height: int = 240
     width: int = 360

@@ -49,6 +49,7 @@ class VisionStage:
     cropped: float = 0.8  # share of the rounds on crops around actors: nine tenths of a frame are bare ground
     crop: int = 120  # side of a crop: one attention window
     learning_rate: float = 1e-3
+    method: str = "Muon (3 x learning_rate) in the blocks, AdamW elsewhere; 2"  # raise with any change of loss or draws
     seed: int = 0
     height: int = 240
     width: int = 360
@@ -215,7 +216,7 @@ def crop_pairs(
 
 
 def actor_area(log_height: Tensor) -> Tensor:
-    """Area of an actor relative to one of 32 pixels height, from 1/8 up: facts hold the logarithm of the height."""
+    """Area of an actor relative to one of 32 pixels height, from 1/8 up: facts hold log2 of the height in pixels."""
     return (4 ** (log_height - 5)).clamp(min=1 / 8)
 
 
