@@ -1,5 +1,4 @@
 """tvad.datasets: UCSD in both layouts on generated dummies (and the real Ped2 where it is), the user's own videos."""
-import os
 from pathlib import Path
 
 import cv2

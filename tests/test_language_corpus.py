@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from real_data import ped2_root
 
 from tvad.datasets import open_dataset
 from tvad.datasets.base import Dataset, Video
@@ -25,6 +27,7 @@ from tvad.language.corpus import (
     read_manifest,
     speak,
 )
+from tvad.language.surroundings import Surroundings
 from tvad.language.tracks import MaskError
 from tvad.params import Phase2
 from tvad.record import is_complete
@@ -91,12 +94,45 @@ def test_a_clip_without_targets_is_a_normal_one_and_never_a_sentence_about_a_tar
     assert {answer for talk in talks for _, _, answer in talk.turns()} & {"No.", "None."}
 
 
+class Around:
+    """A truth of the surroundings that always says the same."""
+
+    def __init__(self, **facts):
+        self.facts = Surroundings("plaza", "sun", **facts)
+
+    def of(self, start, stop):
+        return self.facts
+
+
+def test_specks_and_events_too_small_for_a_mask_are_no_normal_clips():
+    empty = toy_video("empty", targets=0)
+    speck = np.zeros((30, *SIZE), np.uint8)
+    speck[2:12, 20:23, 30:33] = 1
+    video = Video("speck", "toy", empty.frames, masks=lambda start, stop: speck[start:stop])
+    options = {"split": "train", "masks": "binary"}
+    said = speak(view_of(video), OpenAppearance(), Settings(), **options)
+    assert said == Dropped("speck:0-16", "barely seen", "no target is large enough for a track")
+    said = speak(view_of(empty), OpenAppearance(), Settings(), truth=Around(events=frozenset({"running"})), **options)
+    assert isinstance(said, Dropped) and said.reason == "barely seen"
+    talks = speak(view_of(empty), OpenAppearance(), Settings(), truth=Around(doings=("walking",)), **options)
+    assert {talk.anomalous for talk in talks} == {False}
+
+
+def test_masks_that_are_wrong_are_named_by_their_video():
+    labels = toy_video("two", targets=2)
+    with pytest.raises(MaskError, match=r"toy, two:0-16: binary masks expected, got a label map"):
+        clip_facts(view_of(labels), OpenAppearance(), split="train", masks="binary")
+    short = Video("short", "toy", labels.frames, masks=lambda start, stop: labels.masks(start, stop)[:7])
+    with pytest.raises(MaskError, match=r"toy, short: masks have shape \(7, 60, 90\), expected one .* the 30 frames"):
+        next(clips_of(short, Settings()))
+
+
 def test_a_label_map_where_binary_is_expected_and_masks_of_another_size_are_errors():
     with pytest.raises(MaskError, match="label map"):
         clip_facts(view_of(toy_video("a", targets=2)), OpenAppearance(), split="train", masks="binary")
     video = toy_video("a")
     other = Video("b", "toy", ArrayFrames(np.zeros((30, 40, 40, 3), np.uint8), 10.0, "b"), masks=video.masks)
-    with pytest.raises(MaskError, match=r"masks are 60x90 .* the video is 40x40"):
+    with pytest.raises(MaskError, match=r"toy, b:0-16: masks are 60x90 .* the video is 40x40"):
         clip_facts(view_of(other), OpenAppearance(), split="train", masks="binary")
     with pytest.raises(DatasetError, match="has no masks"):
         next(clips_of(Video("c", "toy", video.frames), Settings()))
@@ -219,15 +255,35 @@ def test_a_folder_of_something_else_is_not_replaced(tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+def test_an_output_that_is_a_file_is_named_and_kept(tmp_path):
+    (tmp_path / "set").write_text("notes")
+    with pytest.raises(StorageError, match="set: a file, and the set is a folder; give another --output"):
+        build(Toy(), ["train"], OpenAppearance(), tmp_path / "set")
+    assert (tmp_path / "set").read_text() == "notes"
+
+
+@pytest.mark.parametrize("text", ['{"key": {"datas', "[]", "{}", '{"key": [], "splits": {}, "files": {}}', "7"])
+def test_a_damaged_manifest_is_named_and_replaced(tmp_path, text):
+    target = tmp_path / "set"
+    build(Toy(), ["test"], OpenAppearance(), target)
+    (target / "manifest.json").write_text(text)
+    for call in (lambda: read_manifest(target, dataset="toy"), lambda: load_conversations(target, "test", dataset="toy")):
+        with pytest.raises(DatasetError, match=r"manifest\.json: damaged .*--dataset toy --output .*set$"):
+            call()
+    build(Toy(), ["test"], OpenAppearance(), target)
+    assert load_conversations(target, "test")
+
+
 def test_what_is_missing_or_damaged_is_named(folder, tmp_path):
-    with pytest.raises(MissingPhaseError, match="no dialogue set here; run: python -m tvad.language"):
-        load_conversations(tmp_path, "train")
-    with pytest.raises(MissingPhaseError, match=r"the set has the splits train, test"):
+    with pytest.raises(MissingPhaseError, match="no dialogue set here; run: python -m tvad.language --dataset ucsd_ped2"):
+        load_conversations(tmp_path, "train", dataset="ucsd_ped2")
+    with pytest.raises(MissingPhaseError, match=r"the set has the splits train, test; run: python -m tvad.language "
+                                                r"--dataset toy --splits train test val --output .*dialogue$"):
         load_conversations(folder, "val")
     build(Toy(), ["test"], OpenAppearance(), tmp_path / "set")
     with open(tmp_path / "set" / "test.jsonl", "a") as file:
         file.write('{"id": "half')
-    with pytest.raises(DatasetError, match=r"test.jsonl, line 16: no conversation"):
+    with pytest.raises(DatasetError, match=r"test.jsonl, line 16: no conversation .*--dataset toy --splits test --output"):
         load_conversations(tmp_path / "set", "test")
 
 
@@ -263,6 +319,41 @@ def test_the_command_makes_a_set_and_names_what_it_cannot(tmp_path, capsys, monk
     assert "DatasetError: toy: unknown split 'val'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["--stride", "0"], "stride: 0 would leave"), (["--stride", "17"], "stride: 17 would leave frames between clips"),
+    (["--length", "2"], "length: 2 frames are too few"), (["--length", "8", "--stride", "9"], "length of a clip, 8"),
+    (["--limit", "-1"], "limit: -1 videos cannot be"), (["--workers", "0"], "workers: 0 processes cannot be"),
+])
+def test_what_is_out_of_range_is_refused_before_anything_is_opened(arguments, said, capsys, monkeypatch):
+    monkeypatch.setattr(command, "open_dataset", lambda *_, **__: pytest.fail("opened"))
+    assert command.main(arguments) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("ParameterError: ") and said in told
+
+
+def test_a_negative_limit_is_refused_by_build_too(tmp_path):
+    with pytest.raises(ParameterError, match="limit: -2 videos cannot be; allowed: 1 or more, or 0 for all"):
+        build(Toy(), ["train"], OpenAppearance(), tmp_path / "set", limit=-2)
+
+
+def test_real_masks_of_ped2_become_conversations():
+    dataset = open_dataset("ucsd_ped2", root=ped2_root())
+    made = make_split(dataset, "test", OpenAppearance(), Settings(), limit=1)
+    video = dataset.videos("test")[0]
+    clips = {(talk.start, talk.stop) for talk in made.conversations} | {
+        tuple(map(int, drop.clip.rpartition(":")[2].split("-"))) for drop in made.dropped}
+    assert clips == {(view.start, view.stop) for view in clips_of(video, Settings())}
+    assert {talk.anomalous for talk in made.conversations} == {True, False}
+    for talk in made.conversations:
+        assert talk.anomalous == bool(video.masks(talk.start, talk.stop).any()) and talk.video == video.id
+        assert talk.slots["target"] == talk.slots["colours"] == "none"      # appearance is left open
+    # The cyclist comes in at frame 60 of the script; what is told of that clip must say so.
+    told = {(talk.slots["trajectory"].partition(",")[0], talk.slots["begins"]) for talk in made.conversations
+            if talk.start == 56}
+    assert told == {("enters from the left", "0.4")}
+    assert all(drop.reason and drop.detail for drop in made.dropped)
+
+
 # -- the notebook's part ---------------------------------------------------------------------------------------------------
 
 @pytest.fixture
@@ -289,8 +380,21 @@ def test_the_page_shows_a_clip_whose_target_moves_and_the_first_that_was_dropped
     assert "hardly:0-16" in page.write("dropped")[1] and "barely seen" in page.write("dropped")[1]
 
 
+def test_captions_say_which_clip_is_shown(page):
+    talk = page.example()
+    assert "the first clip of the split with a target that moves: masks" in talks.clip(page)[1]
+    still = replace(talk, slots={**talk.slots, "trajectory": "starts at the left, stays, stays in view"})
+    page.talks = [still]
+    assert "the first clip of the split with a target; none moves: masks" in talks.clip(page)[1]
+    page.talks = [one for one in load_conversations(page.folder, "test") if not one.anomalous]
+    assert "the first clip of the split; none has a target. No masks, no tracks" in talks.clip(page)[1]
+    for part in page.manifest["splits"].values():
+        part["dropped"] = {"clips": 0, "reasons": {}, "examples": []}
+    assert talks.dropped(page)[1] == "UCSD Ped2 (real): no clip was dropped (splits: test)."
+
+
 def test_a_page_without_its_set_names_the_command(tmp_path):
-    with pytest.raises(MissingPhaseError, match="no dialogue set here; run: python -m tvad.language"):
+    with pytest.raises(MissingPhaseError, match="no dialogue set here; run: python -m tvad.language --dataset simcampus"):
         talks.TalkPage(Phase2(output_dir=str(tmp_path))).write("counts")
 
 

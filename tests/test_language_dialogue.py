@@ -9,7 +9,7 @@ import pytest
 from tvad.language import phrasings
 from tvad.language.appearance import OBJECTS, Look
 from tvad.language.dialogue import STYLES, ClipFacts, Conversation, Target, conversations
-from tvad.language.english import _DOUBTS, _MOTIONS, _PLACES, English
+from tvad.language.english import _DOUBTS, _LIGHTS, _MOTIONS, _PLACES, English
 from tvad.language.grammar import parse
 from tvad.language.phrasings import CORE, LEAST, SLOTS, Language, LanguageError, expand, language
 from tvad.language.surroundings import SceneTruth, Surroundings, scene_of, things_in_view
@@ -68,15 +68,51 @@ def test_a_broken_pattern_is_named(pattern):
 def test_every_slot_has_twenty_wordings_and_more(slot):
     assert len(ENGLISH.wordings("questions", slot)) >= LEAST
     told = [name for name in ENGLISH.sentences if name.partition("_")[0] == slot]
-    assert told and all(len(ENGLISH.wordings("sentences", name)) >= LEAST for name in told)
+    assert bool(told) == (slot != "report")     # the report is one line of short answers, never a sentence
+    assert all(len(ENGLISH.wordings("sentences", name)) >= LEAST for name in told)
+
+
+def fault(text: str, *, asks: bool) -> str:
+    """What is wrong with the shape of a wording, "" for nothing."""
+    faults = {
+        "spaces": r"^ | $|  | [.,:;?]", "marks": r"[.,:;?][.,:;?]|[,:;][^ ]", "capital": r"(?<![.?] )(?<!^)\b(?!I\b)[A-Z]",
+        "doubled": r"\b(\w+) \1\b", "facts": r"\{\W|\{\}|\w\}\w|\w\{(?!nth)", "start": r"^[^A-Za-z{]",
+        "end": r"[^.?]$" if asks else r"[^.]$",
+        "question": r"^(What|Who|Which|How|When|Why|Is|Does|Do|Can|From where)\b[^?]*$"}
+    return next((name for name, pattern in faults.items() if re.search(pattern, text)), "")
 
 
 def test_no_wording_is_misshapen():
     for table in ("questions", "sentences"):
         for slot in getattr(ENGLISH, table):
-            for text in ENGLISH.wordings(table, slot):
-                assert "  " not in text and " ." not in text and " ," not in text and text[-1] in ".?", text
-                assert (text[0].isupper() or text[0] in "{abcdefghijklmnopqrstuvwxyz"), text
+            found = {text: fault(text, asks=table == "questions") for text in ENGLISH.wordings(table, slot)}
+            assert not {text: name for text, name in found.items() if name}
+
+
+@pytest.mark.parametrize(("text", "name"), [
+    ("It is  here.", "spaces"), ("It is here .", "spaces"), (" It is here.", "spaces"), ("It is here,.", "marks"),
+    ("Here,it is.", "marks"), ("Here, The picture shows it.", "capital"), ("It is in in the clip.", "doubled"),
+    ("It is {} here.", "facts"), ("{name}is here.", "facts"), ("- it is here.", "start"), ("It is here", "end"),
+    ("Is it here?", "end"), ("What is it.", "question"), ("It is here.", ""), ("{name} is {at}.", ""),
+])
+def test_a_misshapen_wording_is_seen(text, name):
+    assert fault(text, asks=name == "question") == name
+
+
+def test_places_lights_and_speeds_read_as_english():
+    looks = {speed: facts(Target(timeline("top", "top", "stop", speed=speed), FALLER, ("lying",))) for speed in SPEEDS}
+    said = {text for speed in SPEEDS for text in answers(every(looks[speed]), "speed", "sentences")}
+    still = answers(every(looks["still"]), "speed", "sentences")
+    assert len(still) >= 10 and all(re.search("hardly|scarcely|barely", text) for text in still)
+    for place in _PLACES:
+        assert _PLACES[place].startswith(("a ", "an "))
+        for light in _LIGHTS:
+            phrase = English().surroundings(Surroundings(place, light, {"tree": 2}))
+            said |= {text.format(place=phrase) for text in ENGLISH.wordings("sentences", "environment")}
+    assert len(said) > 100
+    for text in said:
+        assert not re.search(r"\b(is|there is) (paths|steps|crossing paths)", text), text
+        assert not re.search(r"\b(goes|gets|along) (hardly|along hardly)", text), text
 
 
 def test_an_unknown_language_is_named():
@@ -210,6 +246,39 @@ def test_a_lookalike_is_not_denied_where_the_thing_itself_may_be():
     assert answers(talks, "probe", "turns") == {"No; somebody hurries but does not run."}
     assert "Yes; a person in a red top and blue trousers riding a white bicycle." in answers(every(
         facts(ONE.targets[0], around=replace(AROUND, events=frozenset({"bicycle"})))), "probe", "turns")
+
+
+def test_a_motorcycle_beside_a_parked_car_is_no_reason_to_say_no():
+    rider = Look("motorcycle", "man", "red", "blue", object="motorcycle", object_colour="black")
+    around = replace(AROUND, things={"parked_car": 2}, doings=("walking",), events=frozenset({"motorcycle"}))
+    for clip in (facts(Target(timeline(), rider, ("riding",)), around=around), facts(around=around)):
+        denied = {ask for talk in every(clip) for slot, ask, say in talk.turns()
+                  if slot == "probe" and not re.match("Yes|Indeed", say)}
+        assert denied and all("a moving car, van or cart" in ask and "vehicle" not in ask for ask in denied)
+
+
+def test_what_nobody_asked_about_is_not_denied():
+    seen = replace(CYCLIST, hat="", carries=())
+    assert answers(every(facts(Target(timeline(), seen, ("riding",)))), "details", "turns") == {"Nothing else."}
+    asked = {ask for talk in every(facts(Target(timeline(), seen, ("riding",)))) for slot, ask, _ in talk.turns()
+             if slot == "details"}
+    assert asked and all(re.search("besides|in addition", ask) for ask in asked)    # clothes have been told
+    open_look = replace(seen, accessories_known=False)
+    for targets in ((open_look,), (CYCLIST, open_look)):
+        clip = facts(*(Target(timeline(), look, ("riding",)) for look in targets))
+        assert not answers(every(clip), "details")
+
+
+def test_targets_that_do_not_overlap_in_time_have_each_their_span():
+    def when(*spans, fps=10.0):
+        clip = facts(*(Target(timeline(entry=entry, leave=leave), CYCLIST, ("riding",)) for entry, leave in spans))
+        return answers(every(replace(clip, fps=fps)), "when", "turns")
+
+    assert when((12, 15), (0, 3)) == {"From the start to 0.4 s and from 1.2 s to the end."}
+    assert when((0, 3), (2, 8), (9, 15)) == {"From the start to the end."}
+    assert when((0, 3), (6, 8), (7, 10), (13, 15)) == {
+        "From the start to 0.4 s, from 0.6 s to 1.1 s and from 1.3 s to the end."}
+    assert when((0, 7), (9, 15), fps=30.0) == {"From the start to the end."}     # a gap of 0.03 s cannot be told
 
 
 def test_who_comes_straight_at_the_camera_has_no_speed_told():

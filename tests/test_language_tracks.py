@@ -1,14 +1,16 @@
 """Tracks of masks with targets whose way is known: births and deaths, hiding, pieces, merging, parting, bad input."""
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import json
 
 import numpy as np
 import pytest
+from real_data import ped2_root
 
-from tvad.datasets.base import open_dataset
-from tvad.language.bench import compare, shuffled, walkers
+from tvad.datasets.base import Video, open_dataset
+from tvad.language.appearance import OpenAppearance
+from tvad.language.bench import compare, shuffled, speed_of_conversations, windows_told
+from tvad.language.corpus import walkers_pace
 from tvad.language.timeline import phrase, timeline_of
 from tvad.language.tracks import (
     MaskError,
@@ -20,6 +22,7 @@ from tvad.language.tracks import (
 )
 from tvad.metrics.tracking import hota, identity_switches
 from tvad.scenes.render import make_footage
+from tvad.video.frames import ArrayFrames
 
 SIZE = (60, 90)
 WAYS = {
@@ -200,7 +203,11 @@ class _Clip:
 
     def __init__(self, footage):
         self.id, self.frames = footage.scene, type("", (), {"size": footage.instances.shape[1:]})
-        self.text, self._masks = {"actors": footage.actors}, footage.anomaly_masks()
+        self._masks = footage.anomaly_masks()
+        self.text = {"actors": [
+            {"id": actor.id, "event": actor.event, "motion": [[k, k + 1, word] for k, word in enumerate(actor.motion)],
+             "box": [box.tolist() if here else None for box, here in zip(actor.box, actor.present)]}
+            for actor in footage.actors]}
         self.tracks = boxes_of(tracks_from_instances(self._masks))
 
     def __len__(self):
@@ -213,21 +220,65 @@ class _Clip:
 def test_rendered_targets_are_told_as_the_script_has_them():
     footage = make_footage("scene08", 7, frames=30, events=("bicycle", "running"))
     clip = _Clip(footage)
-    assert len(tracks_from_boxes(clip.tracks)) == 2 and len(walkers(footage.actors)) > 3
+    assert len(tracks_from_boxes(clip.tracks)) == 2 and walkers_pace(clip.text) is not None
     figures = compare([clip])
     for name in ("instance", "instance_shuffled", "binary"):
         assert figures[name]["targets"] == 2 and figures[name]["entry_within_2"] == 1.0, figures[name]
         assert figures[name]["phrase_equal"] == 1.0 and figures[name]["hota"] > 0.95, figures[name]
+        assert figures[name]["windowed_targets"] >= 2 and 0 <= figures[name]["phrase_equal_windows"] <= 1.0
+    assert figures["instance"]["phrase_equal_windows"] == 1.0
+
+
+class _Drawn:
+    """A video of masks and true tracks alone."""
+
+    def __init__(self, masks, truth):
+        self.id, self.text, self.tracks, self._masks = "drawn", {"actors": []}, boxes_of(truth), masks
+        self.frames = type("", (), {"size": SIZE})
+
+    def __len__(self):
+        return len(self._masks)
+
+    def masks(self, start, stop):
+        return self._masks[start:stop]
+
+
+def test_figures_without_targets_or_with_missed_ones_are_null_and_json():
+    masks = blank()
+    for frame in range(20):
+        put(masks, frame, 2 * frame, 20)
+    for videos in ([], [_Drawn(masks * 0, ())]):
+        figures = compare(videos)["binary"]
+        assert figures["targets"] == 0 and figures["hota"] is figures["phrase_equal"] is figures["entry_within_2"] is None
+        json.dumps(figures, allow_nan=False)
+    missed = compare([_Drawn(masks * 0, tracks_from_instances(masks))])["binary"]
+    assert missed["entry_within_2"] == missed["phrase_equal"] == missed["phrase_equal_windows"] == 0.0
+    assert missed["odd"][0]["entry"] is None and json.dumps(missed, allow_nan=False)
+
+
+def test_phrases_of_windows_are_compared_with_the_true_track_of_the_window():
+    masks = blank(30)
+    for frame in range(30):
+        put(masks, frame, 2 * frame, 20)
+    truth = boxes_of(tracks_from_instances(masks))
+    assert windows_told(truth, masks, WAYS["binary"], size=SIZE) == [True, True]      # frames 0-15 and 14-29
+    masks[20:] = 0
+    assert windows_told(truth, masks, WAYS["binary"], size=SIZE) == [True, False]
+    assert windows_told(boxes_of([]), masks, WAYS["binary"], size=SIZE) == []
+
+
+def test_speed_of_conversations_is_stated_for_both_kinds_of_masks():
+    masks = blank(30)
+    for frame in range(30):
+        put(masks, frame, 2 * frame, 20)
+    video = Video("a", "toy", ArrayFrames(np.zeros((30, *SIZE, 3), np.uint8), 10.0, "a"), masks=lambda a, b: masks[a:b])
+    rates = speed_of_conversations([video], [{"split": "test"}], repeats=1, source=OpenAppearance())
+    assert rates.keys() == {"instance", "binary"} and all(rate["best"] >= rate["median"] > 0 for rate in rates.values())
+    assert speed_of_conversations([], [], repeats=1)["binary"] is None
 
 
 def test_real_masks_of_ped2():
-    here = Path(__file__).resolve().parents[1]
-    places = [Path(os.environ["TVAD_DATA"])] if "TVAD_DATA" in os.environ else []
-    root = next((place for place in (*places, here / "data", here.parent / "shared" / "data")
-                 if (place / "ucsd_ped2").is_dir()), None)
-    if root is None:
-        pytest.skip("UCSD Ped2 is not on this machine (set TVAD_DATA to the folder that holds ucsd_ped2)")
-    video = open_dataset("ucsd_ped2", root=root).videos("test")[0]
+    video = open_dataset("ucsd_ped2", root=ped2_root()).videos("test")[0]
     tracks = tracks_from_binary(video.masks(0, len(video)), size=video.frames.size)
     assert len(tracks) == 1 and (tracks[0].frames[0], tracks[0].frames[-1]) == (60, 179)  # frames 61:180 of the script
     said = phrase(timeline_of(tracks[0], frames=len(video), size=video.frames.size))

@@ -1,16 +1,15 @@
 """Pixel metrics against twins written straight from the definitions, and against published programs' values."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from real_data import PUBLISHED, needs_published
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 from tvad.metrics import MetricError, aupro, pixel, pixel_auroc
 from tvad.metrics.common import area_under
-
 
 
 def slow_aupro(heatmaps, masks, limit):

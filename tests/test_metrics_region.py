@@ -2,14 +2,13 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
+from real_data import PUBLISHED, needs_published
 
 from tvad.metrics import GroundTruthTracks, MetricError, Regions, link_tracks, rbdc_tbdc
 from tvad.metrics.region import box_iou
-
 
 
 def slow_iou(a, b):

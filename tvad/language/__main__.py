@@ -5,8 +5,8 @@ import argparse
 import sys
 
 from tvad.datasets import open_dataset
-from tvad.errors import TvadError
-from tvad.language.corpus import Settings, build
+from tvad.errors import ParameterError, TvadError
+from tvad.language.corpus import Settings, build, check_limit
 from tvad.language.run import appearance_source
 
 
@@ -14,13 +14,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Build the set that the arguments ask for; 2 where that is impossible, with the reason on stderr."""
     given = _parser().parse_args(arguments)
     try:
+        # What cannot be is refused before anything is opened, loaded or rendered.
+        settings, limit = Settings(length=given.length, stride=given.stride, seed=given.seed), check_limit(given.limit)
+        if given.workers < 1:
+            raise ParameterError(f"workers: {given.workers} processes cannot be; allowed: 1 or more")
         choice = {"protocol": given.protocol} if given.protocol else {}
         dataset = open_dataset(given.dataset, root=given.root, **choice)
         splits = given.splits or list(dataset.splits())
-        if given.dataset == "simcampus" and not given.limit:
+        if given.dataset == "simcampus" and not limit:
             dataset.prepare(splits, workers=given.workers)
         manifest = build(dataset, splits, appearance_source(given.appearance, given.dataset), given.output,
-                         settings=Settings(length=given.length, stride=given.stride, seed=given.seed), limit=given.limit)
+                         settings=settings, limit=limit)
     except TvadError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2

@@ -44,7 +44,8 @@ class Look:
     """Named looks of one target; empty where unknown.
 
     ``kind`` is a class of EVENTS, ``noun`` of PERSONS or VEHICLES, ``top``, ``bottom`` and ``object_colour`` are of COLOURS
-    (of TONES in black-and-white footage), ``object`` is of OBJECTS[kind] without its colour.
+    (of TONES in black-and-white footage), ``object`` is of OBJECTS[kind] without its colour.  ``accessories_known`` False:
+    nobody asked about ``hat`` and ``carries``, so that empty ones do not mean that there are none.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Look:
     carries: tuple[str, ...] = ()
     object: str = ""
     object_colour: str = ""
+    accessories_known: bool = True
 
     @property
     def is_vehicle(self) -> bool:
@@ -200,8 +202,9 @@ def is_black_and_white(frame: UInt8[np.ndarray, "h w 3"]) -> bool:
 
 Captioner = Callable[[UInt8[np.ndarray, "h w 3"], str], str]     # picture, question: answer
 
+_TRUCK = r"(?<!hand )(?<!hand-)trucks?"        # a hand truck is none
 _KINDS: Mapping[str, str] = {
-    "car": r"cars?|vans?|trucks?|suvs?|vehicles?|carts?", "bicycle": r"bicycles?|bikes?|cyclists?|cycling",
+    "car": rf"cars?|vans?|{_TRUCK}|suvs?|vehicles?|carts?", "bicycle": r"bicycles?|bikes?|cyclists?|cycling",
     "motorcycle": r"motorcycles?|motorbikes?|scooters?|mopeds?", "hand_truck": r"hand[ -]?trucks?|trolleys?",
     "stroller": r"strollers?|prams?|pushchairs?", "skateboarding": r"skateboards?|skateboarders?|skateboarding|skating",
     "running": r"runners?|running|runs|jogging", "falling": r"falling|falls|fallen|lying",
@@ -215,8 +218,12 @@ _MOTIONS: Mapping[str, str] = {
     "throwing": r"throwing|throws", "falling": r"falling|falls", "lying": r"lying|lies", "jumping": r"jumping|jumps",
     "pacing": r"pacing|paces|loitering", "standing": r"standing|stands", "walking": r"walking|walks",
 }
+# Who rides a skateboard glides; elsewhere "riding" is for bicycles and motorcycles.
+_BOARD_MOTIONS: Mapping[str, str] = {**{name: words for name, words in _MOTIONS.items() if name != "riding"},
+                                     "gliding": rf"{_MOTIONS['gliding']}|{_MOTIONS['riding']}"}
+_DENIAL = re.compile(r"\b(?:no|not|cannot|without|never|neither|nor|none|nothing)\b|n['\u2019]t\b")
 _PEOPLE: Mapping[str, str] = {"man": r"man|boy|male", "woman": r"woman|girl|female"}
-_THINGS: Mapping[str, str] = {"scooter": r"scooters?|mopeds?", "van": r"vans?|trucks?", "cart": r"carts?"}
+_THINGS: Mapping[str, str] = {"scooter": r"scooters?|mopeds?", "van": rf"vans?|{_TRUCK}", "cart": r"carts?"}
 _COLOURS: Mapping[str, str] = {**{colour: colour for colour in COLOURS}, "grey": "gr[ea]y"}
 _USUAL: Mapping[str, str] = {"car": "car", "bicycle": "bicycle", "motorcycle": "motorcycle", "hand_truck": "hand truck",
                              "stroller": "stroller", "skateboarding": "skateboard", "throwing": "thing"}
@@ -230,8 +237,10 @@ QUESTIONS: Mapping[str, str] = {
 
 
 def named(answer: str, table: Mapping[str, str]) -> str:
-    """The one entry of ``table`` (name: regular expression) that an answer names, "" for none or several."""
+    """The one entry of ``table`` (name: regular expression) that an answer names, "" for none, several, or a denial."""
     text = answer.lower()
+    if _DENIAL.search(text):    # "there is no car" names a car and means none
+        return ""
     found = [name for name, words in table.items() if re.search(rf"\b(?:{words})\b", text)]
     return found[0] if len(found) == 1 else ""
 
@@ -287,7 +296,8 @@ class CaptionedAppearance:
         kind, answers = self._vote(pictures, QUESTIONS["kind"], _KINDS)
         if not kind:
             return Drop("captioner: no class", f"{view.name}, track {track.id}: answers {answers}")
-        motion, said = self._vote(pictures, QUESTIONS["motion"], _MOTIONS)
+        motion, said = self._vote(pictures, QUESTIONS["motion"],
+                                  _BOARD_MOTIONS if kind == "skateboarding" else _MOTIONS)
         if not motion:
             return Drop("captioner: no motion", f"{view.name}, track {track.id}: answers {said}")
         # What class it is was asked; whether a van, a cart or a scooter stands in the same answers.
@@ -297,7 +307,7 @@ class CaptionedAppearance:
         asked += ["object_colour"] if thing else []
         colours = {slot: self._vote(pictures, QUESTIONS[slot].format(thing=thing), _COLOURS)[0] for slot in asked}
         noun = thing if kind == "car" else majority(answers, _PEOPLE) or "person"
-        return Sighting(Look(kind, noun, object=thing, **colours), (motion,))
+        return Sighting(Look(kind, noun, object=thing, accessories_known=False, **colours), (motion,))
 
     def _vote(self, pictures: Sequence[np.ndarray], question: str, table: Mapping[str, str]) -> tuple[str, list[str]]:
         """The majority's answer and all answers (cut to a length that can be shown)."""

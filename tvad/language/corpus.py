@@ -26,14 +26,14 @@ from jaxtyping import UInt8
 from tqdm.auto import tqdm
 
 from tvad.datasets.base import Dataset, Video, hash_of
-from tvad.errors import DatasetError, MissingPhaseError, StorageError
+from tvad.errors import DatasetError, MissingPhaseError, ParameterError, StorageError
 from tvad.language.appearance import AppearanceSource, ClipView, Drop, is_black_and_white
 from tvad.language.card import data_card
 from tvad.language.consistency import contradictions, told_still
 from tvad.language.dialogue import ClipFacts, Conversation, Target, conversations
 from tvad.language.surroundings import SceneTruth, scene_of
 from tvad.language.timeline import Pace, pace_of, timeline_of
-from tvad.language.tracks import MaskTrack, tracks_from_binary, tracks_from_instances
+from tvad.language.tracks import MaskError, MaskTrack, tracks_from_binary, tracks_from_instances
 from tvad.record import commit, complete, file_hash, is_complete, write_json
 from tvad.video.clip import windows
 
@@ -45,12 +45,31 @@ Masks = Literal["instances", "binary"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the content of a dialogue set, beside the data set and the source of appearance."""
+    """What decides the content of a dialogue set, beside the data set and the source of appearance.
+
+    Raises :class:`ParameterError` for a ``length`` in which no target can be described, or a ``stride`` that would leave
+    frames between clips unseen.
+    """
 
     length: int = 16
     stride: int = 14
     seed: int = 0
     language: str = "en"
+
+    def __post_init__(self) -> None:
+        if self.length < LEAST_FRAMES:
+            raise ParameterError(f"length: {self.length} frames are too few to describe a target; allowed: {LEAST_FRAMES} "
+                                 "or more")
+        if not 1 <= self.stride <= self.length:
+            raise ParameterError(f"stride: {self.stride} would leave frames between clips unseen or never end; allowed: 1 "
+                                 f"to the length of a clip, {self.length}")
+
+
+def check_limit(limit: int) -> int:
+    """``limit`` itself. Raises :class:`ParameterError` for a negative one."""
+    if limit < 0:
+        raise ParameterError(f"limit: {limit} videos cannot be; allowed: 1 or more, or 0 for all")
+    return limit
 
 
 @dataclass(frozen=True)
@@ -85,11 +104,15 @@ def clip_facts(view: ClipView, source: AppearanceSource, *, split: str, masks: M
         grey: whether the footage has no colours.
 
     Raises:
-        MaskError: masks of another kind or size than said.
+        MaskError: masks of another kind or size than said, with the video's name.
     """
     track_masks = tracks_from_instances if masks == "instances" else tracks_from_binary
     length, targets = view.stop - view.start, []
-    for track in track_masks(view.masks, size=view.video.frames.size):
+    try:
+        tracks = track_masks(view.masks, size=view.video.frames.size)
+    except MaskError as error:
+        raise MaskError(f"{view.video.dataset}, {view.name}: {error}") from error
+    for track in tracks:
         if len(track.frames) < LEAST_FRAMES or np.median(track.areas) < LEAST_PIXELS:
             return Dropped(view.name, "barely seen", f"track {track.id}: {len(track.frames)} frames, "
                                                      f"{np.median(track.areas):.0f} pixels")
@@ -104,11 +127,14 @@ def clip_facts(view: ClipView, source: AppearanceSource, *, split: str, masks: M
         if found:
             return Dropped(view.name, f"contradiction, {found[0].partition(':')[0]}", "; ".join(found))
         targets.append((track, Target(timeline, look, sighting.motions)))
+    around = truth.of(view.start, view.stop) if truth else None
+    # Specks, or an event that the script shows too small for a mask: abnormal, yet nothing can be told of it.
+    if not targets and (view.masks.any() or (around is not None and around.events)):
+        return Dropped(view.name, "barely seen", "no target is large enough for a track")
     # Spoken of in the order in which they come, from left to right where they come together.
     targets.sort(key=lambda pair: (pair[0].frames[0], pair[0].centres[0, 0], pair[0].id))
     return ClipFacts(view.video.id, view.start, view.stop, view.video.frames.fps, view.video.dataset, split,
-                     view.video.scene or "", tuple(target for _, target in targets),
-                     truth.of(view.start, view.stop) if truth else None)
+                     view.video.scene or "", tuple(target for _, target in targets), around)
 
 
 def speak(view: ClipView, source: AppearanceSource, settings: Settings, **options: Any) -> list[Conversation] | Dropped:
@@ -120,13 +146,16 @@ def speak(view: ClipView, source: AppearanceSource, settings: Settings, **option
 def clips_of(video: Video, settings: Settings) -> Iterator[ClipView]:
     """All windows of a video with their masks; none for a video shorter than a window.
 
-    Raises :class:`DatasetError` for a video without masks.
+    Raises :class:`DatasetError` for a video without masks, :class:`MaskError` where they are not one a frame.
     """
     if video.masks is None:
         raise DatasetError(f"{video.id}: {video.dataset} has no masks of it; the dialogue set is made from masks")
     if len(video) < settings.length:
         return
     masks: UInt8[np.ndarray, "n h w"] = video.masks(0, len(video))
+    if np.ndim(masks) != 3 or len(masks) != len(video):
+        raise MaskError(f"{video.dataset}, {video.id}: masks have shape {np.shape(masks)}, expected one (height, width) "
+                        f"mask for each of the {len(video)} frames; complete the masks of this video")
     for start, stop in windows(len(video), length=settings.length, stride=settings.stride):
         yield ClipView(video, start, stop, masks[start:stop])
 
@@ -209,17 +238,22 @@ def build(dataset: Dataset, splits: Sequence[str], source: AppearanceSource, out
     """Make the dialogue set of ``splits`` in the folder ``output`` and return its manifest.
 
     A finished folder of the same content (data, source, settings, code) is kept as it is.  The new one is written beside
-    and renamed, so that ``output`` is the old set or the new one, never half of each.
+    and renamed, so that ``output`` is the old set or the new one, never half of each.  A folder cannot be replaced in one
+    step: a kill just between the two renames leaves no ``output`` but both sets whole beside it, the old one as
+    ``.NAME.*.old`` (rename it back, or run again and delete it).
 
     Raises:
+        ParameterError: a negative ``limit``.
         DatasetError: an unknown split, or one without masks.
-        StorageError: the disk refuses, or ``output`` is a folder of something else.
+        StorageError: the disk refuses, or ``output`` is a file or a folder of something else.
     """
-    settings, output = settings or Settings(), Path(output)
+    settings, output, limit = settings or Settings(), Path(output), check_limit(limit)
     key = {"dataset": dataset.name, "protocol": dataset.protocol, "appearance": source.name, "limit": limit,
            "settings": asdict(settings), "splits": {split: dataset.split_hash(split) for split in splits},
            "code": _code_hash(), **({"simulator": dataset.cache_dir.name} if dataset.name == "simcampus" else {})}
     if output.exists():
+        if not output.is_dir():
+            raise StorageError(f"{output}: a file, and the set is a folder; give another --output")
         if any(output.iterdir()) and not (output / "manifest.json").is_file():
             raise StorageError(f"{output}: not a dialogue set, so it is not replaced; give another folder")
         if is_complete(output)[0] and (old := read_manifest(output))["key"] == key:
@@ -281,30 +315,54 @@ def _code_hash() -> str:
                     if path.name not in ("__main__.py", "bench.py")])[:16]
 
 
-def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """The manifest of a dialogue set. Raises :class:`MissingPhaseError` where there is none."""
+def read_manifest(folder: str | Path, *, dataset: str = "simcampus") -> dict[str, Any]:
+    """The manifest of a dialogue set; ``dataset`` is for the command that a message names.
+
+    Raises:
+        MissingPhaseError: there is none.
+        DatasetError: it is damaged.
+    """
     path = Path(folder) / "manifest.json"
     if not path.is_file():
-        raise MissingPhaseError(f"{path}: no dialogue set here; run: python -m tvad.language --output {folder}")
-    return json.loads(path.read_text(encoding="utf-8"))
+        raise MissingPhaseError(f"{path}: no dialogue set here; run: {make_command(folder, dataset)}")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if not {"key", "splits", "files"} <= set(manifest) or "dataset" not in manifest["key"]:
+            raise ValueError("key, splits or files are missing")
+    except (ValueError, TypeError) as error:
+        raise DatasetError(f"{path}: damaged ({error}); make the set again: {make_command(folder, dataset)}") from error
+    return manifest
 
 
-def load_conversations(folder: str | Path, split: str) -> list[Conversation]:
-    """The conversations of one split, in the order written.
+def make_command(folder: str | Path, dataset: str, *, splits: Iterable[str] = ()) -> str:
+    """The command that makes a dialogue set in ``folder``, of ``splits`` or of all."""
+    chosen = "".join(f" {split}" for split in splits)
+    return f"python -m tvad.language --dataset {dataset}{' --splits' + chosen if chosen else ''} --output {folder}"
+
+
+def load_conversations(folder: str | Path, split: str, *, dataset: str = "simcampus") -> list[Conversation]:
+    """The conversations of one split, in the order written; ``dataset`` as in :func:`read_manifest`.
 
     Raises:
         MissingPhaseError: no dialogue set there, or not of this split.
-        DatasetError: a line that is no conversation, named by file and number.
+        DatasetError: a damaged manifest, or a line that is no conversation, named by file and number.
     """
-    manifest, path = read_manifest(folder), Path(folder) / f"{split}.jsonl"
+    manifest, path = read_manifest(folder, dataset=dataset), Path(folder) / f"{split}.jsonl"
+    known, name = list(manifest["splits"]), manifest["key"]["dataset"]
     if not path.is_file():
-        raise MissingPhaseError(f"{path}: the set has the splits {', '.join(manifest['splits'])}; run: python -m "
-                                f"tvad.language --splits {split} --output {folder}")
+        # With the splits that it has: the command makes the whole folder anew.
+        raise MissingPhaseError(f"{path}: the set has the splits {', '.join(known)}; run: "
+                                f"{make_command(folder, name, splits=dict.fromkeys([*known, split]))}")
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: no text ({error}); make the set again: "
+                           f"{make_command(folder, name, splits=known)}") from error
+    for number, line in enumerate(lines, start=1):
         try:
             found.append(Conversation.from_dict(json.loads(line)))
         except (ValueError, TypeError, KeyError) as error:
-            raise DatasetError(f"{path}, line {number}: no conversation ({error}); make the set again: python -m "
-                               f"tvad.language --output {folder}") from error
+            raise DatasetError(f"{path}, line {number}: no conversation ({error}); make the set again: "
+                               f"{make_command(folder, name, splits=known)}") from error
     return found

@@ -196,7 +196,8 @@ class _Speaker:
 
     def has_details(self) -> bool:
         people = [target.look for target in self.targets if target.look is not None and not target.look.is_vehicle]
-        return self.known and len(people) == len(self.targets) and (
+        asked = all(look.accessories_known for look in people)
+        return self.known and asked and len(people) == len(self.targets) and (
             self.style != "sentences" or all(self.say.things(look) for look in people))
 
     def doubts(self) -> list[tuple[str, str]]:
@@ -238,13 +239,14 @@ class _Speaker:
         """One sentence."""
         return lambda: [self.draw("sentences", name).format(**facts)]
 
-    def on_each(self, slot: str, facts: Callable[[Target], dict[str, str]]) -> tuple[dict, tuple[str, Callable]]:
-        """Answers about every target: a short one, and a sentence for each."""
+    def on_each(self, slot: str, facts: Callable[[Target], dict[str, str]], *,
+                wording: Callable[[Target], str] | None = None) -> tuple[dict, tuple[str, Callable]]:
+        """Answers about every target: a short one, and a sentence for each (of the slot that ``wording`` gives)."""
         count = len(self.targets)
         short = self.say.each([self.short(slot, **facts(target)) for target in self.targets])
 
         def sentences() -> list[str]:
-            return [self.draw("sentences", slot).format(
+            return [self.draw("sentences", wording(target) if wording else slot).format(
                 name=self.say.name(target.look, target.motions, place=place, of=count), nth=self.say.nth(place, of=count),
                 **facts(target)) for place, target in enumerate(self.targets)]
 
@@ -262,11 +264,11 @@ class _Speaker:
 
     def _report(self):
         if not self.targets:
-            return {}, (self.short("report_no"), self.whole("report_no"))
+            return {}, self.short("report_no")
         lines = [self.short("report_target", target=self.say.target(target.look, target.motions),
                             motion=self.say.motion(target.states), origin=self.say.place(target.timeline.origin),
                             destination=self.say.place(target.timeline.destination)) for target in self.targets]
-        return {}, (self.short("report_yes", report=self.say.each(lines)), None)
+        return {}, self.short("report_yes", report=self.say.each(lines))
 
     def _target(self):
         if not self.targets:
@@ -292,16 +294,27 @@ class _Speaker:
         return self.on_each("trajectory", lambda t: {"path": self.say.trajectory(t.timeline)})
 
     def _speed(self):
-        return self.on_each("speed", lambda t: {"pace": self.say.pace(t.timeline)})
+        return self.on_each("speed", lambda t: {"pace": self.say.pace(t.timeline)},
+                            wording=lambda t: "speed_still" if t.pace == "still" else "speed")
 
     def _details(self):
         return self.on_each("details", lambda t: {"things": self.say.things(t.look) or self.words.short["no_details"]})
 
     def _when(self):
-        first = min(target.timeline.entry for target in self.targets)
-        last = max(target.timeline.exit for target in self.targets)
-        span = self.say.span(first, last, frames=self.facts.stop - self.facts.start, fps=self.facts.fps)
+        frames, fps = self.facts.stop - self.facts.start, self.facts.fps
+        span = self.say.listing([self.say.span(first, last, frames=frames, fps=fps) for first, last in self.spans()])
         return {}, (self.short("when", span=span), self.whole("when", span=span))
+
+    def spans(self) -> list[tuple[int, int]]:
+        """First and last frame of every stretch in which any target is seen, in order."""
+        joined: list[tuple[int, int]] = []
+        for first, last in sorted((target.timeline.entry, target.timeline.exit) for target in self.targets):
+            # A gap that seconds with one decimal do not show is none.
+            if joined and (first - joined[-1][1] - 1) / self.facts.fps < 0.1 - 1e-9:
+                joined[-1] = (joined[-1][0], max(joined[-1][1], last))
+            else:
+                joined.append((first, last))
+        return joined
 
     def _why(self):
         reasons = dict.fromkeys(self.say.reason(target.look, target.motions) for target in self.targets)

@@ -35,7 +35,7 @@ _REASONS: Mapping[str, str] = {
     "fighting": "people fight", "throwing": "a thrown thing may hit somebody",
 }
 _DOUBTS: Mapping[str, str] = {
-    "car": "a moving vehicle", "bicycle": "somebody with a bicycle", "motorcycle": "a motorcycle",
+    "car": "a moving car, van or cart", "bicycle": "somebody with a bicycle", "motorcycle": "a motorcycle",
     "running": "somebody running", "hand_truck": "somebody with a hand truck",
     "stroller": "somebody with a stroller", "jumping": "somebody jumping",
     "skateboarding": "somebody on a skateboard", "falling": "somebody lying on the ground", "fighting": "a fight",
@@ -50,9 +50,9 @@ _HARMLESS: Mapping[str, str] = {
 }
 _PLACES: Mapping[str, str] = {
     "plaza": "a paved square before a building", "sidewalk": "a broad pavement beside a lawn",
-    "crossing": "a street with a crossing", "lawn": "paths through a lawn", "courtyard": "a yard between buildings",
-    "roof": "crossing paths between lawns", "parking": "a car park with a footway",
-    "terrace": "broad steps between two levels",
+    "crossing": "a street with a crossing", "lawn": "a lawn crossed by paths", "courtyard": "a yard between buildings",
+    "roof": "a crossing of paths between lawns", "parking": "a car park with a footway",
+    "terrace": "a flight of broad steps between two levels",
 }
 _LIGHTS: Mapping[str, str] = {"sun": "in the sun", "dull": "in dull light", "dark": "in the dark"}
 _THINGS: Mapping[str, tuple[str, str]] = {

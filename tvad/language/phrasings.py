@@ -33,8 +33,9 @@ class Language:
     """Everything said in one language.
 
     ``questions``: patterns for each of SLOTS.  ``sentences`` and ``short``: for the answers, whose names are the slots,
-    but for "anomaly_yes", "anomaly_no", "probe_yes", "probe_no", "report_yes", "report_no" and "nothing" (what was asked
-    of a target that is not there).  ``cue`` asks for whole sentences.
+    but for "anomaly_yes", "anomaly_no", "probe_yes", "probe_no", "speed_still" (of what hardly moves) and "nothing" (what
+    was asked of a target that is not there).  The report is one line of short answers ("report_yes", "report_no"), never a
+    sentence.  ``cue`` asks for whole sentences.
     """
 
     questions: Mapping[str, tuple[str, ...]]
@@ -114,7 +115,7 @@ _QUESTIONS: Mapping[str, tuple[str, ...]] = {
     "probe": ("(Is there|Do you see|Can you see|Would you say that there is) {doubt}(| here| in the video| in the clip)?",
               "Does (the video|the clip|this) show {doubt}?", "Tell me whether there is {doubt}(| here| in the video)."),
     "speed": (f"How fast {{is}} {_THEM}?", f"(How fast|At what speed|At which pace) {{does}} {_THEM} (move|go)?"),
-    "details": (f"(What|Which things) {{does}} {_THEM} (wear or carry|carry or wear)(| besides| in addition)?",),
+    "details": (f"(What|Which things) {{does}} {_THEM} (wear or carry|carry or wear) (besides|in addition)?",),
 }
 
 _SENTENCES: Mapping[str, tuple[str, ...]] = {
@@ -147,9 +148,10 @@ _SENTENCES: Mapping[str, tuple[str, ...]] = {
     "probe_yes": ("(Yes, |Yes: |Yes; |Indeed, )(I see|one sees|the clip shows|the video shows|this shows) {targets}.",),
     "probe_no": ("(No, |No: |No; |Not at all: )(|here |in fact |I see that |one can see that ){harmless}.",),
     "speed": ("{name} (moves|goes|gets along|goes along) {pace}(| here| in the clip| in the video| in this view).",),
+    "speed_still": ("{name} (hardly moves|scarcely moves|barely moves|moves hardly at all)"
+                    "(| here| in the clip| in the video| in this view).",),
     "details": ("{name} (has|is seen with|comes with|shows) {things}(| besides| in addition| as well| too).",),
 }
-_SENTENCES = {**_SENTENCES, "report_yes": _SENTENCES["anomaly_yes"], "report_no": _SENTENCES["anomaly_no"]}
 
 _SHORT: Mapping[str, str] = {
     "anomaly_yes": "yes", "anomaly_no": "no", "report_yes": "yes; {report}", "report_no": "no", "nothing": "none",
