@@ -137,7 +137,8 @@ def timeline_of(
     elif not isinstance(pace, Pace):
         pace = Pace(float(pace))
     usual = pace.at(walk[:, 1])
-    legs = _legs(walk, usual, reach=max(0.03 * min(size), 0.5 * min(high, float(np.median(box[:, 2] - box[:, 0] + 1)))))
+    reach = max(0.03 * min(size), 0.5 * min(high, float(np.median(box[:, 2] - box[:, 0] + 1))))
+    legs = _legs(walk, usual, reach=reach, least=max(0.03 * min(size), 0.5 * reach))
     borders = [_borders(box, size, end) for end in (0, -1)]
     begins = "starts" if entry == 0 else "enters" if borders[0] else "appears"
     ends = "stays" if leave == frames - 1 else "leaves" if borders[1] else "disappears"
@@ -225,11 +226,14 @@ def _places(walk: Float[np.ndarray, "n 2"], size: tuple[int, int], margin: float
     return tuple(PLACES[3 * row + column] for row, column in zip(*columns))
 
 
-def _legs(walk: Float[np.ndarray, "n 2"], usual: Float[np.ndarray, "n"], *, reach: float) -> list[Leg]:
-    """Stops and straight legs. ``reach``: how far from a straight line one may stray, and the least leg is twice that."""
+def _legs(walk: Float[np.ndarray, "n 2"], usual: Float[np.ndarray, "n"], *, reach: float, least: float) -> list[Leg]:
+    """Stops and straight legs. ``reach``: how far from a straight line one may stray; ``least``: length of a leg.
+
+    Less than a body's width is a leg already: a car that drives its own length in a clip does not stay.
+    """
     count = len(walk)
     pieces: list[Leg] = []
-    for start, stop, moves in _runs(_moving(walk, usual, reach=reach)):
+    for start, stop, moves in _runs(_moving(walk, usual, least=least)):
         if not moves:
             pieces.append(Leg(STOP, start, stop))
             continue
@@ -237,10 +241,10 @@ def _legs(walk: Float[np.ndarray, "n 2"], usual: Float[np.ndarray, "n"], *, reac
         for first, last in zip(corners, corners[1:]):
             pieces.append(Leg(_way(walk[start + last] - walk[start + first]), start + first, start + last))
         pieces[-1] = Leg(pieces[-1].way, pieces[-1].start, stop)
-    return _joined(pieces, walk, reach) or [Leg(STOP, 0, count)]
+    return _joined(pieces, walk, least) or [Leg(STOP, 0, count)]
 
 
-def _moving(walk: Float[np.ndarray, "n 2"], usual: Float[np.ndarray, "n"], *, reach: float) -> Bool[np.ndarray, "n"]:
+def _moving(walk: Float[np.ndarray, "n 2"], usual: Float[np.ndarray, "n"], *, least: float) -> Bool[np.ndarray, "n"]:
     """Where it walks: faster than a third of the pace over half a second each way; moves and stops that are too short
     are none."""
     count = len(walk)
@@ -253,7 +257,7 @@ def _moving(walk: Float[np.ndarray, "n 2"], usual: Float[np.ndarray, "n"], *, re
             moving[start:stop] = True
     for start, stop, moves in _runs(moving):
         spread = np.ptp(walk[start:stop], axis=0).max() if moves else 0.0
-        if moves and spread < 2 * reach:
+        if moves and spread < least:
             moving[start:stop] = False
     return moving
 
@@ -288,7 +292,7 @@ def _way(step: Float[np.ndarray, "2"]) -> str:
     return ("right", "top-right", "top", "top-left", "left", "bottom-left", "bottom", "bottom-right")[eighth]
 
 
-def _joined(pieces: list[Leg], walk: Float[np.ndarray, "n 2"], reach: float) -> list[Leg]:
+def _joined(pieces: list[Leg], walk: Float[np.ndarray, "n 2"], least: float) -> list[Leg]:
     """Neighbours of one way as one; a leg too short to be told goes to its longer moving neighbour."""
     last = len(walk) - 1
 
@@ -301,7 +305,7 @@ def _joined(pieces: list[Leg], walk: Float[np.ndarray, "n 2"], reach: float) -> 
         if same is not None:
             pieces[same:same + 2] = [Leg(pieces[same].way, pieces[same].start, pieces[same + 1].stop)]
             continue
-        short = [k for k, leg in enumerate(pieces) if leg.way != STOP and length(leg) < 2 * reach]
+        short = [k for k, leg in enumerate(pieces) if leg.way != STOP and length(leg) < least]
         if not short:
             break
         here = min(short, key=lambda k: length(pieces[k]))
