@@ -49,7 +49,7 @@ def root(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for module in (phase1, page_module, command):
             patch.setattr(module, "project_root", lambda: folder)
-        patch.setattr("tvad.params.phase1.project_root", lambda: folder)
+        patch.setattr("tvad.params.base.project_root", lambda: folder)
         patch.setattr(phase1, "open_dataset", lambda name, *, root=None, protocol=None: ToyCampus(protocol))
         patch.setattr(phase1.QwenBackbone, "from_pretrained", lambda *_, **__: pytest.fail("a model was loaded"))
         patch.setattr("tvad.prompts.PromptEnsemble.normal", ("nothing happens",))

@@ -77,6 +77,7 @@ class ChatFormat:
         self.anomaly_start, self.anomaly_pad, self.anomaly_end = (ids(token) for token in ANOMALY_TOKENS)
         self.image_pad, self.video_pad = config.image_token_id, config.video_token_id
         self.end_of_turn = ids("<|im_end|>")
+        self._special = tuple(tokenizer.get_added_vocab())
 
     @classmethod
     def of(cls, model: Any, tokenizer: Any) -> ChatFormat:
@@ -101,7 +102,7 @@ class ChatFormat:
         return self.anomaly_start, self.anomaly_pad, self.anomaly_end
 
     def unsayable(self, model: Any) -> Int[Tensor, " k"]:
-        """Ids that no answer may hold: placeholders, which stand for other tokens, and spare rows of the table."""
+        """Ids that no answer may hold: pads, which stand for other tokens, and spare rows of the table."""
         weight = model.get_input_embeddings().weight
         spare = range(len(self.tokenizer), weight.shape[0])
         return torch.tensor([self.image_pad, self.video_pad, *self.anomaly_ids, *spare], device=weight.device)
@@ -165,7 +166,7 @@ class ChatFormat:
 
     def _plain(self, text: str) -> str:
         """The text, refused where it would become a special token (a pad too many would take another's place)."""
-        for token in self.tokenizer.get_added_vocab():
+        for token in self._special:
             if token in text:
                 raise ParameterError(f"the text {text!r} holds the special token {token!r}; write it without")
         return text

@@ -137,6 +137,23 @@ class Parameters:
         return replace(self, **cut)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunParameters(Parameters):
+    """Parameters of a notebook that leaves results in a folder of its profile."""
+
+    profile: str = setting("tiny", "name of the run's folder", pattern=r"[a-z0-9][a-z0-9._-]*", hashed=False)
+    output_dir: str = setting("", "folder of the results; empty: runs/<profile>", hashed=False)
+
+    @property
+    def output(self) -> Path:
+        """Folder that everything of this run is written to; relative names start at the checkout."""
+        return project_root() / (self.output_dir or f"runs/{self.profile}")
+
+    def smoke(self) -> Self:
+        """Reduced sizes, and a folder of their own, so that a check never replaces a result."""
+        return replace(super().smoke(), output_dir=f"runs/smoke/{self.profile}")
+
+
 def _assigned_in_history(history: Any) -> list[str] | None:
     """Names assigned by the last run of assignment-only cells in IPython's ``In``; None where there is no such cell."""
     if not isinstance(history, list):

@@ -1,19 +1,16 @@
 """Parameters of ``notebooks/phase1_ahd.ipynb``; see :mod:`tvad.params.base` for what all notebooks share."""
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Self
+from dataclasses import dataclass
 
 from tvad.errors import ParameterError
-from tvad.params.base import DATASETS, Parameters, project_root, setting
+from tvad.params.base import DATASETS, RunParameters, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phase1(Parameters):
+class Phase1(RunParameters):
     """Parameters of ``notebooks/phase1_ahd.ipynb``: train the Anomaly Heatmap Decoder, then measure and draw it."""
 
-    profile: str = setting("tiny", "name of the run's folder", pattern=r"[a-z0-9][a-z0-9._-]*", hashed=False)
     # Data.
     dataset: str = setting("simcampus", "data set that is evaluated", choices=DATASETS)
     protocol: str = setting("scene-disjoint", "how the evaluated data set is split",
@@ -56,7 +53,6 @@ class Phase1(Parameters):
     top_fraction: float = setting(0.01, "share of heatmap pixels that make the frame score", low=1e-6, high=1.0)
     bootstrap_samples: int = setting(1000, "bootstrap samples over videos", low=10, high=100_000, smoke=20)
     # Where it runs; nothing here may change a result beyond rounding.
-    output_dir: str = setting("", "folder of the results; empty: runs/<profile>", hashed=False)
     device: str = setting("auto", "auto, cpu, cuda or cuda:<n>", pattern=r"auto|cpu|mps|cuda(:\d+)?", hashed=False)
     dtype: str = setting("auto", "number format of the backbone", choices=("auto", "float32", "bfloat16", "float16"))
     attention: str = setting("auto", "attention kernel of the backbone",
@@ -77,12 +73,3 @@ class Phase1(Parameters):
         if self.stride > self.frames_per_clip:
             raise ParameterError(f"stride: {self.stride} would leave frames between windows unseen; allowed: "
                                  f"1 to frames_per_clip ({self.frames_per_clip})")
-
-    @property
-    def output(self) -> Path:
-        """Folder that everything of this run is written to; relative names start at the checkout."""
-        return project_root() / (self.output_dir or f"runs/{self.profile}")
-
-    def smoke(self) -> Self:
-        """Reduced sizes, and a folder of their own, so that a check never replaces a result."""
-        return replace(super().smoke(), output_dir=f"runs/smoke/{self.profile}")

@@ -1,18 +1,16 @@
 """Parameters of ``notebooks/phase2_rae_lora.ipynb``; see :mod:`tvad.params.base` for what all notebooks share."""
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 from tvad.errors import ParameterError
-from tvad.params.base import DATASETS, Parameters, project_root, setting
+from tvad.params.base import DATASETS, RunParameters, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phase2(Parameters):
+class Phase2(RunParameters):
     """Parameters of the conversation: the dialogue set, and what is trained on it."""
 
-    profile: str = setting("tiny", "name of the run's folder", pattern=r"[a-z0-9][a-z0-9._-]*", hashed=False)
     # Data.
     dataset: str = setting("simcampus", "data set that is spoken of", choices=DATASETS)
     protocol: str = setting("scene-disjoint", "how the data set is split",
@@ -25,20 +23,9 @@ class Phase2(Parameters):
     dialogue_seed: int = setting(0, "seed of wordings and of which open questions are asked", low=0, high=2**31 - 1)
     dialogue_videos: int = setting(0, "first so many videos of each split; 0: all", low=0, smoke=2)
     appearance: str = setting("auto", "source of appearance: auto, script, open, or a model by folder or hub name")
-    # Where it runs.
-    output_dir: str = setting("", "folder of the results; empty: runs/<profile>", hashed=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.clip_stride > self.frames_per_clip:
             raise ParameterError(f"clip_stride: {self.clip_stride} would leave frames between clips unseen; allowed: 1 to "
                                  f"frames_per_clip ({self.frames_per_clip})")
-
-    @property
-    def output(self) -> Path:
-        """Folder that everything of this run is written to; relative names start at the checkout."""
-        return project_root() / (self.output_dir or f"runs/{self.profile}")
-
-    def smoke(self) -> Phase2:
-        """Reduced sizes, and a folder of their own, so that a check never replaces a result."""
-        return replace(super().smoke(), output_dir=f"runs/smoke/{self.profile}")
