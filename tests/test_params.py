@@ -27,7 +27,8 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(name, near):
 
 
 def test_an_unknown_name_that_is_near_to_nothing_lists_the_known_ones():
-    with pytest.raises(ParameterError, match=r"unknown parameter 'zzz' \(known: profile, output_dir, dataset, .*attention\)"):
+    known = r"unknown parameter 'zzz' \(known: profile, output_dir, dataset, .*attention\)"
+    with pytest.raises(ParameterError, match=known):
         Phase1.read({"zzz": 1})
 
 
