@@ -142,6 +142,29 @@ def test_a_thrown_ball_belongs_to_its_thrower():
     assert track.boxes[8].tolist() == [20, 20, 49, 43] and track.boxes[15].tolist() == [20, 20, 29, 43]
 
 
+def test_a_splinter_beside_a_large_target_lets_none_take_its_blob():
+    masks = blank()
+    for frame in range(20):
+        put(masks, frame, 10 + frame, 10, wide=34, high=40, value=1)              # a car
+        if frame < 4:
+            put(masks, frame, 70 - 7 * frame, 20, value=1)                        # somebody who goes behind it
+        if frame >= 8:
+            masks[frame, 20:32, 16 + frame:27 + frame] = 0                        # its window, and a hand in it
+            masks[frame, 24:26, 20 + frame:22 + frame] = 1
+    car = max(tracks_from_binary(masks > 0), key=len)
+    assert len(car) == 20 and all(wide >= 33 for wide in car.boxes[:, 2] - car.boxes[:, 0])
+
+
+def test_a_small_piece_that_begins_with_its_target_is_no_target():
+    masks = blank()
+    for frame in range(20):
+        put(masks, frame, 10 + 2 * frame, 10, high=30)
+        if frame < 7:
+            put(masks, frame, 25 + 2 * frame, 20, wide=4, high=6)                 # what is pushed, then hidden
+    (track,) = tracks_from_binary(masks > 0)
+    assert len(track) == 20 and track.boxes[0].tolist() == [10, 10, 28, 39]
+
+
 def test_fighters_who_never_let_go_are_two_and_a_loaded_truck_on_its_way_is_one():
     spot, moving = blank(24), blank(24)
     for frame in range(24):

@@ -127,6 +127,11 @@ class QwenBackbone:
         return _digest(self.vision_fingerprint, self._stored["embedding"])
 
     @cached_property
+    def language_fingerprint(self) -> str:
+        """Hash of everything stored, the language model's layers too: the identity that an adapter is bound to."""
+        return _digest(self.fingerprint, _language_digest(self.directory))
+
+    @cached_property
     def _stored(self) -> dict[str, str]:
         return _stored_digests(self.directory)
 
@@ -209,7 +214,7 @@ class QwenBackbone:
         import copy
 
         twin = copy.copy(self)
-        for name in ("vision_fingerprint", "fingerprint"):
+        for name in ("vision_fingerprint", "fingerprint", "language_fingerprint"):
             twin.__dict__.pop(name, None)
         twin.visual, twin.name, twin.randomness = copy.deepcopy(self.visual), f"{self.name}-random{seed}", seed
         vision.reinitialise(twin.visual, seed=seed)
@@ -333,6 +338,22 @@ def _stored_digests(directory: Path, count: int = 4096) -> dict[str, str]:
         values = flat[:: max(1, flat.numel() // count)].float().numpy().tobytes()
         samples["tower" if name else "embedding"][name or "rows"] = hashlib.sha256(values).hexdigest()
     return {kind: _digest(found) for kind, found in samples.items()}
+
+
+def _language_digest(directory: Path, rows: int = 8) -> str:
+    """Hash of the first and middle rows of every stored tensor beside tower and embedding table."""
+    from safetensors import safe_open
+
+    found = {}
+    for shard in sorted(directory.glob("*.safetensors")):
+        with safe_open(shard, framework="pt") as file:
+            for key in file.keys():
+                if not key.startswith(_VISION_PREFIXES) and key not in _EMBEDDING_KEYS:
+                    part = file.get_slice(key)
+                    middle = part.get_shape()[0] // 2
+                    values = torch.cat([part[:rows], part[middle:middle + rows]]).float().numpy().tobytes()
+                    found[key] = hashlib.sha256(values).hexdigest()
+    return _digest(found)
 
 
 def _digest(*parts) -> str:

@@ -40,6 +40,7 @@ BOUNDS: Mapping[str, tuple[str, int]] = {
     **{word: ("walking", 1) for word in ("falling", "jumping", "fighting", "pacing")},
 }
 _LEAST_FRAMES = 6       # a target seen for less has no speed to speak of
+_BREATH = 1.6           # most ratio of widths of one thing that stays
 _LEAST_SHARE = 0.12     # of the picture's shorter side: who gets as far does not stay
 
 
@@ -63,6 +64,22 @@ def told_still(timeline: Timeline, track: MaskTrack, *, size: tuple[int, int]) -
     if moved < _LEAST_SHARE * min(size):
         return ""
     return f"track to path: it stays, yet its middle moved by {moved:.0f} pixels"
+
+
+def unclear(timeline: Timeline, track: MaskTrack) -> str:
+    """Why "stays" may not be said of a target of which nothing but masks is known, "" where it may.
+
+    What crosses the border is on its way, however little of it is seen yet; and a mask whose width comes and goes may be
+    two riders that meet.
+    """
+    if any(leg.way != STOP for leg in timeline.legs):
+        return ""
+    if timeline.begins == "enters" or timeline.ends == "leaves":
+        return f"track to path: it stays, yet {timeline.begins} and {timeline.ends}"
+    narrow, wide = np.percentile(track.boxes[:, 2] - track.boxes[:, 0] + 1, (10, 90))
+    if wide > _BREATH * narrow:
+        return f"track to path: it stays, yet is {narrow:.0f} to {wide:.0f} pixels wide"
+    return ""
 
 
 def _within(look: Look | None) -> list[str]:

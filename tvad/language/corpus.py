@@ -29,11 +29,12 @@ from tvad.datasets.base import Dataset, Video, hash_of
 from tvad.errors import DatasetError, MissingPhaseError, ParameterError, StorageError
 from tvad.language.appearance import AppearanceSource, ClipView, Drop, is_black_and_white
 from tvad.language.card import data_card
-from tvad.language.consistency import contradictions, told_still
+from tvad.language.consistency import contradictions, told_still, unclear
 from tvad.language.dialogue import ClipFacts, Conversation, Target, conversations
-from tvad.language.surroundings import SceneTruth, scene_of
-from tvad.language.timeline import Pace, pace_of, timeline_of
-from tvad.language.tracks import MaskError, MaskTrack, tracks_from_binary, tracks_from_instances
+from tvad.language.manifest import make_command, read_manifest
+from tvad.language.surroundings import SceneTruth, scene_of, walkers_pace
+from tvad.language.timeline import Pace, timeline_of
+from tvad.language.tracks import MaskError, tracks_from_binary, tracks_from_instances
 from tvad.record import commit, complete, file_hash, is_complete, write_json
 from tvad.video.clip import windows
 
@@ -124,9 +125,11 @@ def clip_facts(view: ClipView, source: AppearanceSource, *, split: str, masks: M
         found = list(contradictions(look, sighting.motions, timeline))
         if look is None or look.kind != "throwing":     # what is thrown moves the middle of who stands
             found += filter(None, [told_still(timeline, track, size=view.masks.shape[1:])])
+        if look is None:
+            found += filter(None, [unclear(timeline, track)])
         if found:
             return Dropped(view.name, f"contradiction, {found[0].partition(':')[0]}", "; ".join(found))
-        targets.append((track, Target(timeline, look, sighting.motions)))
+        targets.append((track, Target(timeline, look, sighting.motions, paced=pace is not None)))
     around = truth.of(view.start, view.stop) if truth else None
     # Specks, or an event that the script shows too small for a mask: abnormal, yet nothing can be told of it.
     if not targets and (view.masks.any() or (around is not None and around.events)):
@@ -158,18 +161,6 @@ def clips_of(video: Video, settings: Settings) -> Iterator[ClipView]:
                         f"mask for each of the {len(video)} frames; complete the masks of this video")
     for start, stop in windows(len(video), length=settings.length, stride=settings.stride):
         yield ClipView(video, start, stop, masks[start:stop])
-
-
-def walkers_pace(script: Mapping[str, Any]) -> Pace | None:
-    """Pace of those who walk in a SimCampus script, for ``timeline_of``; None where too few do."""
-    tracks = []
-    for actor in script["actors"]:
-        if actor["event"] is None:
-            frames = [k for start, stop, word in actor["motion"] if word == "walking" for k in range(start, stop)
-                      if actor["box"][k] is not None]
-            if frames:
-                tracks.append(MaskTrack.of(actor["id"], frames, boxes=[actor["box"][k] for k in frames]))
-    return pace_of(tracks)
 
 
 def make_split(dataset: Dataset, split: str, source: AppearanceSource, settings: Settings, *,
@@ -313,31 +304,6 @@ def _code_hash() -> str:
     here = Path(__file__).parent
     return hash_of([[path.name, path.read_text(encoding="utf-8")] for path in sorted(here.glob("*.py"))
                     if path.name not in ("__main__.py", "bench.py")])[:16]
-
-
-def read_manifest(folder: str | Path, *, dataset: str = "simcampus") -> dict[str, Any]:
-    """The manifest of a dialogue set; ``dataset`` is for the command that a message names.
-
-    Raises:
-        MissingPhaseError: there is none.
-        DatasetError: it is damaged.
-    """
-    path = Path(folder) / "manifest.json"
-    if not path.is_file():
-        raise MissingPhaseError(f"{path}: no dialogue set here; run: {make_command(folder, dataset)}")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if not {"key", "splits", "files"} <= set(manifest) or "dataset" not in manifest["key"]:
-            raise ValueError("key, splits or files are missing")
-    except (ValueError, TypeError) as error:
-        raise DatasetError(f"{path}: damaged ({error}); make the set again: {make_command(folder, dataset)}") from error
-    return manifest
-
-
-def make_command(folder: str | Path, dataset: str, *, splits: Iterable[str] = ()) -> str:
-    """The command that makes a dialogue set in ``folder``, of ``splits`` or of all."""
-    chosen = "".join(f" {split}" for split in splits)
-    return f"python -m tvad.language --dataset {dataset}{' --splits' + chosen if chosen else ''} --output {folder}"
 
 
 def load_conversations(folder: str | Path, split: str, *, dataset: str = "simcampus") -> list[Conversation]:

@@ -23,12 +23,6 @@ from tvad.language.timeline import Timeline
 STYLES: tuple[str, ...] = ("turns", "report", "sentences")
 NONE = "none"
 TRAVELLING = frozenset({"driving", "riding", "pushing", "gliding", "running", "walking", "hurrying"})
-# Lookalikes: what could be taken for which event, and is none while no actor shows the event.
-_LOOKALIKES: Mapping[str, str] = {
-    "hurrying": "running", "sitting": "falling", "talking": "fighting", "standing": "loitering",
-    "putting_down": "throwing", "picking_up": "throwing",
-}
-_PARKED: Mapping[str, str] = {"parked_bicycle": "bicycle", "parked_car": "car"}
 _LOOK_SLOTS = ("target", "class", "noun", "top", "bottom", "hat", "carries", "object", "object_colour", "colours")
 _CLIP_SLOTS = ("target", "class", "colours", "motion", "from", "to", "trajectory", "speed", "begins", "ends")
 
@@ -40,6 +34,7 @@ class Target:
     timeline: Timeline
     look: Look | None = None
     motions: tuple[str, ...] = ()
+    paced: bool = True      # whether the pace of the scene's pedestrians is known, to which a speed class is relative
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -51,7 +46,8 @@ class Target:
         """The speed class where it is true of the target, else "": who rides towards the camera hardly moves in the
         picture, and what is thrown flies within its thrower's mask."""
         hidden = self.timeline.speed == "still" and bool(set(self.motions) & TRAVELLING)
-        return "" if hidden or (self.look is not None and self.look.kind == "throwing") else self.timeline.speed
+        thrown = self.look is not None and self.look.kind == "throwing"
+        return "" if hidden or thrown or not self.paced else self.timeline.speed
 
 
 @dataclass(frozen=True)
@@ -202,12 +198,8 @@ class _Speaker:
 
     def doubts(self) -> list[tuple[str, str]]:
         """(class asked about, the harmless thing that is like it, or "!" for a class that is there)."""
-        around = self.surroundings
         there = [target.look.kind for target in self.targets if target.look is not None]
-        found = [(kind, "!") for kind in dict.fromkeys(there)]
-        like = [(kind, word) for word, kind in _LOOKALIKES.items() if word in around.doings]
-        like += [(kind, thing) for thing, kind in _PARKED.items() if around.things.get(thing)]
-        return found + [(kind, what) for kind, what in like if kind not in around.events]
+        return [(kind, "!") for kind in dict.fromkeys(there)] + self.surroundings.lookalikes()
 
     # -- how it is said --------------------------------------------------------------------------------------------
 
@@ -254,6 +246,8 @@ class _Speaker:
 
     def all_targets(self, *, kind: str | None = None) -> str:
         """Every target (of one class) in full, as a list."""
+        if len(self.targets) > 1 and not any(target.look for target in self.targets):
+            return self.say.unknown(len(self.targets))
         return self.say.listing([self.say.target(target.look, target.motions, full=True) for target in self.targets
                                  if kind in (None, target.look.kind if target.look else None)])
 

@@ -165,6 +165,10 @@ class English:
             return word
         return "no person" if count == 0 else "one person" if count == 1 else f"{word} people"
 
+    def unknown(self, count: int) -> str:
+        """Several targets of open appearance: "two targets"."""
+        return f"{self.people(count, noun=False)} targets"
+
     def activities(self, motions: Sequence[str]) -> str:
         """Ordinary doings: "walking, standing and talking"."""
         return self.listing([_MOTIONS[word] for word in motions])

@@ -12,7 +12,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 
 from tvad.language import geometry
@@ -21,6 +21,7 @@ from tvad.language.geometry import Box
 RECENT = 5            # observations that velocity is measured over
 YOUNG = 8             # frames before which a target that vanishes into another was a piece of it
 _BOUND, _LESS = 1.4, 1.25  # growth and loss of area that tell of another target in the blob, or before it
+_COMING = 2.0          # growth in a few frames of what comes in by the border of the picture, at most
 _UNUSUAL = 20          # frames after which such a size is the usual one
 _CREEP = 1.04          # growth of the remembered sides from frame to frame, at most
 _STRETCH = 1.3         # how much larger than remembered a target may be when pieces are put together
@@ -31,6 +32,10 @@ _UNLIKE = 0.2          # dearness of a larger blob where boxes overlap, times th
 _TOO_DEAR = 1.0        # a blob that covers the prediction and is this unlike is what covers the target
 _GROWING = 6.0         # the same for targets seen twice at most: they may still be coming into view
 _LEFT = 0.4            # IoU with the prediction below which a target's part of a blob is not it any more
+_SPLINTER = 0.1        # area, as a share of the usual, of what continues a target only where nothing else does
+_BESIDE = 0.5          # lengths within which two that begin together may be pieces of one
+_STEADY = 1.4          # most over least area of a target that is of one size
+_COVERED = 0.5         # of a predicted box under another's blob, from which a target cannot be seen
 _FORBIDDEN = 1e6
 
 
@@ -59,6 +64,11 @@ class Target:
     shared: set[int] = field(default_factory=set)     # frames in which its blob is another's too
     unusual: int = 0                                  # frames since its area changed at a bound
     velocity: tuple[float, float] = (0.0, 0.0)
+    covered: int = 0                                  # frames since last seen in which another's blob lay over it
+
+    def unseen(self, frame: int) -> int:
+        """Frames before ``frame`` in which it was not seen; those in which it could not be count a third."""
+        return frame - self.frames[-1] - 1 - 2 * self.covered // 3
 
     def predict(self, frame: int) -> Box:
         """The box expected in ``frame``: the last one moved on, or the last before its area changed at a bound."""
@@ -68,11 +78,13 @@ class Target:
         dx, dy = self.velocity[0] * steps, self.velocity[1] * steps
         return x1 + dx, y1 + dy, x2 + dx, y2 + dy
 
-    def add(self, frame: int, box: Box, *, area: int, parts: tuple[int, ...], shared: bool = False) -> None:
-        """Take in an observation."""
-        self.whole = None
+    def add(self, frame: int, box: Box, *, area: int, parts: tuple[int, ...], shared: bool = False,
+            cut: bool = False) -> None:
+        """Take in an observation; ``cut``: by the border of the picture, so that it may grow."""
+        self.whole, self.covered = None, 0
         usual = np.median(self.areas[-RECENT - self.unusual:len(self.areas) - self.unusual])
-        unusual = not shared and len(self.frames) > YOUNG and not usual / _LESS <= area <= usual * _BOUND
+        comes = cut and len(parts) == 1 and usual <= area <= usual * _COMING
+        unusual = not (shared or comes) and len(self.frames) > YOUNG and not usual / _LESS <= area <= usual * _BOUND
         self.unusual = self.unusual + 1 if unusual and self.unusual < _UNUSUAL else 0
         self.frames.append(frame)
         self.boxes.append(box)
@@ -85,7 +97,7 @@ class Target:
         if self.unusual:  # a covered side seems to move to the other, another's blob seems to be its own
             return
         # pieces may drift apart, and a blob may take up another target: what is remembered then grows slowly
-        most = _CREEP if len(parts) > 1 or len(self.frames) > YOUNG else np.inf
+        most = _CREEP if len(parts) > 1 or len(self.frames) > YOUNG and not comes else np.inf
         self.sides = tuple(min(old + 0.3 * (new - old), most * old) for old, new in zip(self.sides, (wide, high)))
         first = max(0, len(self.frames) - RECENT)
         span = self.frames[-1] - self.frames[first]
@@ -111,10 +123,15 @@ def link(
     for frame, blobs in enumerate(frames):
         if not blobs:
             continue
-        done += [target for target in live if frame - target.frames[-1] > max_gap + 1]
-        live = [target for target in live if frame - target.frames[-1] <= max_gap + 1]
+        lost = [target.unseen(frame) > max_gap for target in live]
+        done += [target for target, gone in zip(live, lost) if gone]
+        live = [target for target, gone in zip(live, lost) if not gone]
         predicted = [target.predict(frame) for target in live]
         chosen = _assign(live, predicted, blobs, frame)
+        for row, box in enumerate(predicted):
+            if row not in chosen and any(geometry.overlap(box, blobs[index]) >= _COVERED * geometry.surface(box)
+                                         for index in chosen.values()):
+                live[row].covered += 1
         free = [index for index in range(len(blobs)) if index not in set(chosen.values())]
         if labels is None:
             for row, index in chosen.items():
@@ -126,7 +143,7 @@ def link(
         holders = _sharing(live, predicted, blobs, chosen, frame)
         for row, owned in pieces.items():
             if row not in holders:
-                _observe(live[row], frame, [blobs[index] for index in owned])
+                _observe(live[row], frame, [blobs[index] for index in owned], labels.shape[1:])
         for rows in _groups(holders):
             owned = [blobs[index] for row in rows for index in pieces.get(row, ())]
             _divide([live[row] for row in rows], [predicted[row] for row in rows], frame, owned, labels[frame])
@@ -143,10 +160,20 @@ def _assign(live: list[Target], predicted: list[Box], blobs: list[Blob], frame: 
         missed = frame - target.frames[-1] - 1
         for column, blob in enumerate(blobs):
             cost[row, column] = _cost(target, box, blob, missed)
+    chosen = _cheapest(cost, 1.0)  # first where boxes overlap: none gives way so that one from afar finds a place
+    if len(chosen) < min(cost.shape):
+        cost[list(chosen)] = _FORBIDDEN
+        cost[:, list(chosen.values())] = _FORBIDDEN
+        chosen |= _cheapest(cost, _FORBIDDEN)
+    return chosen
+
+
+def _cheapest(cost: Float[np.ndarray, "t b"], limit: float) -> dict[int, int]:
+    """The assignment of most pairs dearer than none of ``limit``, at least total cost."""
     if cost.size == 1:
-        return {0: 0} if cost[0, 0] < _FORBIDDEN else {}
-    return {int(row): int(column) for row, column in zip(*linear_sum_assignment(cost))
-            if cost[row, column] < _FORBIDDEN}
+        return {0: 0} if cost[0, 0] < limit else {}
+    cost = np.where(cost < limit, cost, limit)
+    return {int(row): int(column) for row, column in zip(*linear_sum_assignment(cost)) if cost[row, column] < limit}
 
 
 def _cost(target: Target, box: Box, blob: Blob, missed: int) -> float:
@@ -154,6 +181,8 @@ def _cost(target: Target, box: Box, blob: Blob, missed: int) -> float:
     least = min(_meeting(box, blob), _meeting(target.boxes[-1], blob) + 0.1)  # it may halt, or pieces swung its middle
     usual = target.areas[-1 - target.unusual]
     if least < 1:
+        if blob.area < _SPLINTER * usual:
+            return 1 + least
         if len(target.frames) < YOUNG:  # still coming into view
             return least
         cost = least + _UNLIKE * max(0.0, float(np.log(blob.area / usual)))  # being covered makes smaller, nothing larger
@@ -218,7 +247,8 @@ def _sharing(live: list[Target], predicted: list[Box], blobs: list[Blob], chosen
         near = {other: min(geometry.gap(live[row].boxes[-1], blobs[index]), geometry.gap(box, blobs[index]))
                 for other, index in chosen.items()}
         owner = min(near, key=near.get, default=None)
-        if owner is not None and min(len(live[row].frames), len(live[owner].frames)) < YOUNG:
+        if owner is not None and min(len(live[row].frames), len(live[owner].frames)) < YOUNG \
+                and not _are_two(live[row], live[owner], blobs[chosen[owner]]):
             side = max(geometry.sides(blobs[chosen[owner]]))
             if live[row].whole is None and frame - live[row].frames[-1] == 1 and near[owner] <= 0.25 * side:
                 live[row].whole = live[owner]
@@ -235,13 +265,25 @@ def _sharing(live: list[Target], predicted: list[Box], blobs: list[Blob], chosen
     return holders
 
 
+def _are_two(one: Target, two: Target, blob: Blob) -> bool:
+    """Whether a blob is the meeting of two whole targets though one is young: the other is old and was of one size, the
+    young one is no small piece, and the blob is as large as both."""
+    young, old = sorted((one, two), key=lambda target: len(target.frames))
+    before = old.areas[-RECENT - 1:-1]
+    if len(old.frames) < YOUNG or not before or max(before) > _STEADY * min(before):
+        return False
+    usual, more = float(np.median(before)), float(young.areas[-1])
+    return more >= 0.4 * usual and blob.area >= 0.8 * (usual + more)
+
+
 def _groups(holders: dict[int, int]) -> list[list[int]]:
     return [[row for row in holders if holders[row] == blob] for blob in sorted(set(holders.values()))]
 
 
-def _observe(target: Target, frame: int, owned: list[Blob]) -> None:
-    target.add(frame, geometry.union(owned), area=sum(blob.area for blob in owned),
-               parts=tuple(blob.label for blob in owned))
+def _observe(target: Target, frame: int, owned: list[Blob], size: tuple[int, int]) -> None:
+    box = geometry.union(owned)
+    cut = box[0] <= 0 or box[1] <= 0 or box[2] >= size[1] - 1 or box[3] >= size[0] - 1
+    target.add(frame, box, area=sum(blob.area for blob in owned), parts=tuple(blob.label for blob in owned), cut=cut)
 
 
 def _divide(targets: list[Target], predicted: list[Box], frame: int, owned: list[Blob], labels: np.ndarray) -> None:
@@ -287,13 +329,14 @@ def _births(live: list[Target], blobs: list[Blob], free: list[int], frame: int, 
                 merged = True
                 break
     born = []
-    for group in groups:
+    for group in sorted(groups, key=lambda group: -sum(blob.area for blob in group)):
         if sum(blob.area for blob in group) >= least_area:
             box = geometry.union(group)
             near = []
-            for target in live:
+            for target in live + born:
                 away = min(geometry.gap(old, box) for old in target.boxes[-2:])
-                if target.frames[-1] >= frame - 1 and away <= max(geometry.sides(target.boxes[-1])):
+                reach = _BESIDE if len(target.frames) == 1 else 1
+                if target.frames[-1] >= frame - 1 and away <= reach * max(geometry.sides(target.boxes[-1])):
                     near.append((away, -target.areas[-1], target))
             born.append(_found(frame, group, min(near, key=lambda item: item[:2])[2] if near else None))
     return born

@@ -15,7 +15,59 @@ from tvad.language.linking import RECENT, YOUNG, Target, split
 _LIFE = 25      # frames that a small thing may exist and still belong to what it came out of
 _SMALL = 0.3    # its area as a share of its parent's
 _PART = 0.75    # the same where it was in its parent's blob the frame before
+_SPECK = 0.05   # area as a share of the parent's of what is never a target of its own beside it
+_NEAR = 0.6     # own lengths within which a piece is still beside its parent
+_FLIGHT = 0.4   # own lengths a frame at which a thing flies
+_ALIKE, _STRANGE = 2.5, 0.7  # most ratio of areas, and distance in diagonals, of one target before and after hiding
 _ROLL = 20      # frames that a thrown thing may be out of sight before it lies
+
+
+def stitch(targets: list[Target], *, max_gap: int) -> list[Target]:
+    """Join what begins where another would have come to, after it was out of sight: unlike linking, with both their ways
+    and usual sizes known, so that a first sliver of what comes out from behind a tree is no obstacle."""
+    pairs = []
+    for early in targets:
+        for late in targets:
+            hidden = late.frames[0] - early.frames[-1] - 1
+            if 0 <= hidden <= max_gap and min(len(early.frames), len(late.frames)) >= 3:
+                away = _estrangement(early, late)
+                if away <= _STRANGE:
+                    pairs.append((away, late.frames[0], early, late))
+    ended, begun = [], []
+    for _, _, early, late in sorted(pairs, key=lambda pair: pair[:2]):
+        if not any(early is one for one in ended) and not any(late is one for one in begun):
+            ended.append(early)
+            begun.append(late)
+    gone = {}
+    for early, late in sorted(zip(ended, begun), key=lambda pair: pair[1].frames[0]):
+        first = gone.get(id(early), early)
+        _join(first, late)
+        first.shared |= late.shared
+        first.sides, first.velocity, first.unusual = late.sides, late.velocity, late.unusual
+        gone[id(late)] = first
+    for target in targets:
+        for name in ("parent", "whole"):
+            other = gone.get(id(getattr(target, name)))
+            if other is not None:
+                setattr(target, name, other if other is not target else None)
+    return [target for target in targets if id(target) not in gone]
+
+
+def _estrangement(early: Target, late: Target) -> float:
+    """How far the ways of two miss each other half-way between, in their mean diagonal; infinite where sizes differ."""
+    sizes = [float(np.median(target.areas[part])) for target, part in ((early, slice(-15, None)), (late, slice(0, 15)))]
+    if max(sizes) > _ALIKE * min(sizes):
+        return np.inf
+    diagonal = np.mean([np.median([np.hypot(*geometry.sides(box)) for box in target.boxes[part]])
+                        for target, part in ((early, slice(-15, None)), (late, slice(0, 15)))])
+    half = (early.frames[-1] + late.frames[0]) / 2
+    points = []
+    for target, part in ((early, slice(-8, None)), (late, slice(0, 8))):
+        frames = np.array(target.frames[part], float)
+        middles = np.array([geometry.middle(box) for box in target.boxes[part]])
+        slope = np.polyfit(frames, middles, 1)[0] if len(frames) > 2 else np.zeros(2)
+        points.append(np.median(middles - slope * (frames - half)[:, None], axis=0))
+    return float(np.hypot(*(points[0] - points[1]))) / float(diagonal)
 
 
 def give_back(targets: list[Target]) -> list[Target]:
@@ -64,7 +116,10 @@ def _belongs(target: Target, parent: Target) -> bool:
     before = parent.boxes[at[target.frames[0] - 1]] if target.frames[0] - 1 in at else None
     parted = before is not None and geometry.gap(before, target.boxes[0]) <= 0.25 * max(geometry.sides(before))
     if (share < _SMALL or parted and share < _PART) and len(target.frames) <= _LIFE:
-        return True
+        # what goes away without flying is somebody who came out from behind the other
+        beside = all(geometry.gap(one, two) <= _NEAR * max(geometry.sides(one)) for one, two in pairs)
+        if beside or share < _SPECK or _flies(target):
+            return True
     most = 0.8 * len(target.frames)
     touching = sum(geometry.gap(one, two) <= 2 for one, two in pairs)
     if share < _SMALL and (touching >= most or _comes_to_rest(target)):
@@ -75,6 +130,13 @@ def _belongs(target: Target, parent: Target) -> bool:
         return True
     # a piece as large as the rest, gone again before it could be a target of its own, and never far
     return len(target.frames) < YOUNG and touching >= most and len(pairs) == len(target.frames)
+
+
+def _flies(target: Target) -> bool:
+    """Whether it moves a good part of its own length in two of its steps, or is seen once."""
+    steps = sorted(_distance(one, two) for one, two in zip(target.boxes, target.boxes[1:]))
+    length = float(np.median([max(geometry.sides(box)) for box in target.boxes]))
+    return not steps or steps[-min(2, len(steps))] >= _FLIGHT * length
 
 
 def _comes_to_rest(target: Target) -> bool:

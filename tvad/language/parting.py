@@ -1,110 +1,65 @@
-"""Blobs that hold several people from their first frame to their last: a fight, told apart by the people's outlines.
+"""Blobs that hold several people from their first frame to their last: a fight, divided between its people.
 
-Linking divides a blob between targets that were seen apart.  Fighters are often never apart: their masks touch through
-every arm.  But most of the time two upright figures can be seen side by side, with a gap or a thin bridge of arms
-between them.  Where that is so in enough frames of a target that stays on a spot, it is two people; a pair that travels
-as one is left as one, since a person behind a loaded hand truck looks the same.
+How many there are is found once for a target (``tvad.language.counting``).  Where they can be seen side by side in a
+frame, with a gap or a thin bridge of arms between them, that column divides the blob; in the other frames the column
+lies in the blob where it lay before and after.  Who was never seen apart gets his share of the pixels.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
+from tvad.language.counting import LEAST, View, gap_between, people_in, views_of
 from tvad.language.geometry import Box
 from tvad.language.linking import Target
 
-_SHARE, _LEAST = 0.15, 4     # of a target's frames, and frames, in which two figures must be seen
-_SPOT = 1.5                  # heights within which a target stays on a spot
-_THIN = 0.4                  # pixels of the thinnest column between figures, as a share of their fullest
-_UPRIGHT = 1.2               # height over width of a figure
-_SWAY = 2.0                  # pixels that the column between two people wanders
-_ALIKE = 0.7                 # height of the lower figure over that of the other
-_MOST = 3                    # people that are looked for in a blob
-
-
-@dataclass
-class _View:
-    """Pixels of a target in one frame, within its box whose corner is at ``x``, ``y``."""
-
-    frame: int
-    x: int
-    y: int
-    pixels: Bool[np.ndarray, "h w"]
+_SHARE = 0.15     # of the frames in which a column between people must be seen
 
 
 def part_people(target: Target, labels: Int[np.ndarray, "n h w"]) -> list[Target]:
-    """The people of a target on a spot, or the target itself; ``labels`` is the label map of its blobs."""
-    high = float(np.median([box[3] - box[1] + 1 for box in target.boxes]))
-    wide = max(box[2] - box[0] + 1 for box in target.boxes)
-    if len(target.frames) < _LEAST or wide < 6 or _travel(target.boxes) > _SPOT * high:
+    """The people of a target on a spot, from left to right, or the target itself; ``labels``: label map of its blobs."""
+    count = people_in(target, labels)
+    if count == 1:
         return [target]
-    views = [_view(labels[frame], frame, box, parts)
-             for frame, box, parts in zip(target.frames, target.boxes, target.parts) if frame not in target.shared]
-    people = _figures(views, least=max(_LEAST, _SHARE * len(target.frames)), most=_MOST)
-    return [_person(target, seen) for seen in people] if len(people) > 1 else [target]
+    views = views_of(target, labels)
+    every = np.ones(len(views), bool)
+    borders = [(np.zeros(len(views), int), every)]
+    borders += [_column(views, place / count, reach=0.5 / count) for place in range(1, count)]
+    borders += [(np.array([view.pixels.shape[1] for view in views]), every)]
+    people = []
+    for (left, left_seen), (right, right_seen) in zip(borders, borders[1:]):
+        told = left_seen & right_seen
+        if told.sum() < LEAST:
+            told = every
+        boxes = {view.frame: _box(view, start, stop) for view, start, stop, use in zip(views, left, right, told) if use}
+        people.append(_person(target, {frame: box for frame, box in boxes.items() if box is not None}))
+    return people
 
 
-def _travel(boxes: list[Box]) -> float:
-    first, last = (np.median(np.array(part, float), axis=0) for part in (boxes[:5], boxes[-5:]))
-    return float(np.hypot(*((last[:2] + last[2:] - first[:2] - first[2:]) / 2)))
+def _column(views: Sequence[View], share: float, *, reach: float) -> tuple[Int[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
+    """Columns, counted from the left of each view, that leave about ``share`` of the pixels to their left; and in which
+    views a gap is there.  Where gaps are rare, all columns are those of the share alone."""
+    cuts = [gap_between(view, (share - reach, share + reach)) for view in views]
+    known = np.array([k for k, cut in enumerate(cuts) if cut is not None], int)
+    if len(known) < max(LEAST, _SHARE * len(views)):
+        even = [np.searchsorted(np.cumsum(view.pixels.sum(axis=0)), share * view.pixels.sum()) for view in views]
+        return np.array(even), np.ones(len(views), bool)
+    wide, frames = np.array([view.pixels.shape[1] for view in views]), np.array([view.frame for view in views])
+    offset: Float[np.ndarray, "m"] = np.array([cuts[k] for k in known]) - wide[known] / 2
+    column = np.round(wide / 2 + np.interp(frames, frames[known], offset)).astype(int)
+    return np.clip(column, 1, wide - 1), np.isin(np.arange(len(views)), known)
 
 
-def _view(labels: Int[np.ndarray, "h w"], frame: int, box: Box, parts: tuple[int, ...]) -> _View:
-    x1, y1, x2, y2 = (int(edge) for edge in box)
-    window = labels[y1:y2 + 1, x1:x2 + 1]
-    return _View(frame, x1, y1, window == parts[0] if len(parts) == 1 else np.isin(window, parts))
-
-
-def _figures(views: list[_View], *, least: float, most: int) -> list[dict[int, Box]]:
-    """Boxes by frame of each figure, from left to right, in the frames in which they are told apart."""
-    halves = [(view, cut) for view in views if (cut := _cut(view)) is not None]
-    where = [view.x + cut for view, cut in halves]
-    if len(halves) < least or np.ptp(np.percentile(where, (10, 90))) < _SWAY:  # a lamp post stands still
-        return [{view.frame: _box(view) for view in views}]
-    left = [_tight(_View(view.frame, view.x, view.y, view.pixels[:, :cut])) for view, cut in halves]
-    right = [_tight(_View(view.frame, view.x + cut, view.y, view.pixels[:, cut:])) for view, cut in halves]
-    found = [left, right]
-    people = [[{view.frame: _box(view) for view in side}] for side in found]
-    if most > 2:  # one of the two may be two again
-        for index, side in enumerate(found):
-            finer = _figures(side, least=max(_LEAST, 0.4 * len(side)), most=2)
-            if len(finer) > 1:
-                people[index] = finer
-                break
-    return [person for side in people for person in side]
-
-
-def _cut(view: _View) -> int | None:
-    """The column between two upright figures side by side, or None."""
-    count = view.pixels.sum(axis=0)
-    share = np.cumsum(count) / max(1, count.sum())
-    inner = np.flatnonzero((share >= 0.25) & (share <= 0.75))
-    if not len(inner):
+def _box(view: View, start: int, stop: int) -> Box | None:
+    """The box of a view's pixels in columns ``start`` to ``stop`` (exclusive), if there are any."""
+    part = view.pixels[:, start:stop]
+    rows, columns = (np.flatnonzero(part.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
         return None
-    cut = int(inner[np.argmin(count[inner])])
-    if not cut or cut + 1 >= len(count):
-        return None
-    sides = view.pixels[:, :cut], view.pixels[:, cut + 1:]
-    if count[cut] > _THIN * min(count[:cut].max(), count[cut + 1:].max()):
-        return None
-    spans = [[np.flatnonzero(side.any(axis=axis)) for axis in (1, 0)] for side in sides]
-    (high, wide), (other_high, other_wide) = ([int(at[-1] - at[0] + 1) for at in span] for span in spans)
-    alike = min(high, other_high) >= _ALIKE * max(high, other_high)
-    upright = high >= _UPRIGHT * wide and other_high >= _UPRIGHT * other_wide
-    return cut if alike and upright else None
-
-
-def _tight(view: _View) -> _View:
-    rows, columns = (np.flatnonzero(view.pixels.any(axis=axis)) for axis in (1, 0))
-    return _View(view.frame, view.x + int(columns[0]), view.y + int(rows[0]),
-                 view.pixels[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1])
-
-
-def _box(view: _View) -> Box:
-    high, wide = view.pixels.shape
-    return view.x, view.y, view.x + wide - 1, view.y + high - 1
+    x = view.x + start
+    return x + int(columns[0]), view.y + int(rows[0]), x + int(columns[-1]), view.y + int(rows[-1])
 
 
 def _person(target: Target, seen: dict[int, Box]) -> Target:

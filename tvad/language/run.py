@@ -6,13 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tvad.datasets.base import Dataset, open_dataset
-from tvad.language.appearance import (
-    AppearanceSource,
-    CaptionedAppearance,
-    HubCaptioner,
-    OpenAppearance,
-    ScriptAppearance,
-)
+from tvad.language.appearance import AppearanceSource, OpenAppearance, ScriptAppearance
+from tvad.language.captioning import CaptionedAppearance, HubCaptioner
 from tvad.language.corpus import Settings, build
 
 FOLDER = "dialogue"

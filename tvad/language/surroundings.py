@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tvad.language.timeline import Pace, pace_of
+from tvad.language.tracks import MaskTrack
 from tvad.scenes.world import SCENES, Scene
 
 LEAST_HEIGHT, LEAST_AREA = 8, 40     # of a person's box, pixels; smaller ones cannot be counted by anybody
@@ -19,6 +21,13 @@ _THINGS: Mapping[str, float] = {  # metres up: where it must be in view
     "tree": 1.0, "bench": 0.3, "parked_bicycle": 0.5, "parked_car": 0.7, "pole": 2.0,
 }
 _ORDINARY = ("walking", "hurrying", "standing", "talking", "sitting", "putting_down", "picking_up")
+
+# Lookalikes: what could be taken for which event, and is none while no actor shows the event.
+_LOOKALIKES: Mapping[str, str] = {
+    "hurrying": "running", "sitting": "falling", "talking": "fighting", "standing": "loitering",
+    "putting_down": "throwing", "picking_up": "throwing",
+}
+_PARKED: Mapping[str, str] = {"parked_bicycle": "bicycle", "parked_car": "car"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,12 @@ class Surroundings:
     people: int = 0
     doings: tuple[str, ...] = ()
     events: frozenset[str] = frozenset()
+
+    def lookalikes(self) -> list[tuple[str, str]]:
+        """(class, the harmless doing or thing that is like it) for classes that no actor shows."""
+        like = [(kind, word) for word, kind in _LOOKALIKES.items() if word in self.doings]
+        like += [(kind, thing) for thing, kind in _PARKED.items() if self.things.get(thing)]
+        return [(kind, what) for kind, what in like if kind not in self.events]
 
 
 def scene_of(recipe: Any) -> Scene:
@@ -110,3 +125,15 @@ def _spread(runs: list) -> np.ndarray:
 def _is_seen(box: list[int]) -> bool:
     width, height = box[2] - box[0] + 1, box[3] - box[1] + 1
     return height >= LEAST_HEIGHT and width * height >= LEAST_AREA
+
+
+def walkers_pace(script: Mapping[str, Any]) -> Pace | None:
+    """Pace of those who walk in a SimCampus script, for ``timeline_of``; None where too few do."""
+    tracks = []
+    for actor in script["actors"]:
+        if actor["event"] is None:
+            frames = [k for start, stop, word in actor["motion"] if word == "walking" for k in range(start, stop)
+                      if actor["box"][k] is not None]
+            if frames:
+                tracks.append(MaskTrack.of(actor["id"], frames, boxes=[actor["box"][k] for k in frames]))
+    return pace_of(tracks)

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from tvad.errors import TvadError
 from tvad.language.linking import Blob, Target, link
-from tvad.language.mending import divide_before, give_back
+from tvad.language.mending import divide_before, give_back, stitch
 from tvad.language.parting import part_people
 from tvad.metrics.components import label_frames
 from tvad.metrics.region import GroundTruthTracks
@@ -144,14 +144,21 @@ def tracks_from_binary(
                             "tracks_from_instances, or masks > 0 if the labels are not to be told apart")
     if not isinstance(least_area, int) or least_area < 1:
         raise MaskError(f"least_area must be 1 pixel or more, got {least_area}")
+    targets, labels = targets_of_binary(masks, max_gap=_gap(max_gap), least_area=least_area)
+    return _as_tracks([person for target in targets for person in part_people(target, labels)])
+
+
+def targets_of_binary(masks: Bool[np.ndarray, "n h w"], *, max_gap: int = MAX_GAP,
+                      least_area: int = LEAST_AREA) -> tuple[list[Target], Int[np.ndarray, "n h w"]]:
+    """Linked targets of binary masks before people are told apart, and the label map of their blobs."""
     labels, table = label_frames(masks)
     frames: list[list[Blob]] = [[] for _ in range(len(masks))]
     for label, (frame, *rest) in enumerate(table.tolist(), start=1):
         frames[frame].append(Blob(*rest, label))
-    targets = give_back(link(frames, labels, max_gap=_gap(max_gap), least_area=least_area))
+    targets = give_back(stitch(link(frames, labels, max_gap=max_gap, least_area=least_area), max_gap=max_gap))
     for target in targets:
         divide_before(target, labels)
-    return _as_tracks([person for target in targets for person in part_people(target, labels)])
+    return targets, labels
 
 
 def tracks_from_boxes(truth: GroundTruthTracks) -> tuple[MaskTrack, ...]:

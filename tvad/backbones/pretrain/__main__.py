@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import logging
+import re
 import shutil
 import time
 from dataclasses import asdict, replace
@@ -22,6 +23,7 @@ from tvad.backbones.pretrain.tiny import TOWER, make_config, make_processor, mak
 from tvad.backbones.pretrain.vision_stage import VisionStage, train_vision
 from tvad.backbones.zoo import ZOO
 from tvad.datasets.footage_store import simulator_hash
+from tvad.language.phrasings import language
 
 TRAIN_SCENES = tuple(f"scene{i:02d}" for i in range(8))
 VALIDATION_SCENES = ("scene08", "scene09")
@@ -29,7 +31,7 @@ NAME = "qwen2.5-vl-tiny"
 
 
 def corpus(count: int = 400) -> list[str]:
-    """Texts that the tokenizer learns its merges from: questions, answers, and English prompts of the ensemble's kind."""
+    """Texts that the tokenizer learns its merges from: questions, answers, and all wordings of the conversations."""
     from tvad.backbones.pretrain.language_stage import lessons
     from tvad.backbones.pretrain.questions import DOINGS, MOVES, THINGS
 
@@ -40,7 +42,11 @@ def corpus(count: int = 400) -> list[str]:
         for text in turn
     ]
     words = [*THINGS.values(), *DOINGS.values(), *MOVES.values()]
-    return texts + [f"{word}, a {word}." for word in words] * 20
+    english = language("en")
+    spoken = [text for table in ("questions", "sentences") for slot in getattr(english, table)
+              for text in english.wordings(table, slot)]
+    spoken = [re.sub(r"\{\w+\}", "it", text) for text in spoken] + [*english.wordings("cue", ""), "Yes.", "No."] * 20
+    return texts + spoken + [f"{word}, a {word}." for word in words] * 20
 
 
 def keep(path: Path, result: dict) -> dict:

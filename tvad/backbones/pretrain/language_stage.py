@@ -1,8 +1,9 @@
 """Stage 2 of the zoo: with the tower frozen, the language model learns ordinary captions and questions.
 
-A lesson is one picture or clip with a dozen questions (questions.py) as one conversation in the chat format; the loss is on
-the answers' tokens alone.  Video tokens are computed once a lesson by the frozen tower.  Lessons are rendered in blocks,
-each decided by its number, so that a run depends on its seed only and an interrupted one goes on.
+A lesson is one picture or clip with a dozen questions (questions.py) as one conversation in the chat format, or a few
+sentences to read without any picture (reports.py); the loss is on the answers' tokens alone.  Video tokens are computed
+once a lesson by the frozen tower.  Lessons are rendered in blocks, each decided by its number, so that a run depends on
+its seed only and an interrupted one goes on.
 """
 
 from __future__ import annotations
@@ -27,10 +28,14 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from tvad.backbones import vision
 from tvad.backbones.chat import ChatFormat, Dialogue, View, answer_logits, splice
 from tvad.backbones.pretrain.loop import Optimizers, load_state, save_state
-from tvad.backbones.pretrain.questions import Turn, presence, scale_turn, turns
+from tvad.backbones.pretrain.questions import SMALLEST, Turn, presence, scale_turn, turns
+from tvad.backbones.pretrain.reports import reading, singled_out
 
 log = logging.getLogger(__name__)
 FPS = 10.0
+# Most lessons are a single pair of frames: it shows motion, and costs a quarter of a clip of eight.
+KINDS = {"pair": 0.55, "clip": 0.22, "long": 0.02, "picture": 0.1, "dark": 0.055, "grid": 0.055}
+FRAMES = {"pair": 2, "clip": 8, "long": 16, "picture": 2, "dark": 2, "grid": 16}
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,12 @@ class LanguageStage:
     """What decides stage 2."""
 
     scenes: tuple[str, ...]
-    lessons: int = 2600
-    block: int = 100
-    epochs: float = 4.0
+    lessons: int = 13_000
+    block: int = 200
+    epochs: float = 2.0
     batch: int = 8
     learning_rate: float = 1.5e-3
-    method: str = "Muon (3 x learning_rate) in the blocks, AdamW elsewhere; 2"  # raise with any change of loss or draws
+    method: str = "Muon (3 x learning_rate) in the blocks, AdamW elsewhere; 3"  # raise with any change of loss or draws
     seed: int = 1
     height: int = 240
     width: int = 360
@@ -51,7 +56,7 @@ class LanguageStage:
 
 @dataclass(frozen=True)
 class Lesson:
-    """Frames (one for a picture) and the turns asked about them."""
+    """Frames (one for a picture, none for a text to read) and the turns asked about them."""
 
     frames: np.ndarray
     turns: list[Turn]
@@ -72,33 +77,40 @@ def lessons(*, scenes: list[str], seed: int, count: int, size: tuple[int, int]) 
         happenings = tuple(rng.choice(EVENTS, size=rng.integers(0, 4), replace=False))
         number = int(rng.integers(2**31))
         actors = cast(scene, seed=number, duration=12.0, events=happenings, density=float(rng.uniform(0.5, 7.0)))
-        for start in rng.choice(104, size=4, replace=False):
-            footage = render(scene, actors, frames=16, seed=number, size=size, start=int(start))
-            made += [clip_lesson(footage, rng), *picture_lessons(footage, rng)]
+        for start in rng.choice(104, size=12, replace=False):
+            kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
+            footage = render(scene, actors, frames=FRAMES[kind], seed=number, size=size, start=int(start))
+            moving = kind in ("pair", "clip", "long")
+            made.append(clip_lesson(footage, rng) if moving else picture_lesson(footage, rng, kind))
+            if kind == "clip":
+                made += [reading_lesson(footage, rng) for _ in range(2)]
     return made[:count]
 
 
 def clip_lesson(footage, rng: np.random.Generator) -> Lesson:
-    """8 or 16 frames with questions about looks, places and motion."""
-    frames = slice(0, 8) if rng.random() < 0.85 else slice(0, 16)
-    return Lesson(footage.frames[frames], turns(footage, frames, rng=rng, count=16))
+    """All frames with questions about looks, places and motion."""
+    return Lesson(footage.frames, turns(footage, slice(None), rng=rng, count=18))
 
 
-def picture_lessons(footage, rng: np.random.Generator) -> list[Lesson]:
-    """One picture: a frame, a frame darkened outside a region, or a 2x2 grid of frames, in the ratio 2:1:1."""
-    at = int(rng.integers(len(footage.frames)))
-    one, (height, width) = slice(at, at + 1), footage.frames.shape[1:3]
-    kind = rng.integers(4)
-    if kind < 2:
-        return [Lesson(footage.frames[one], turns(footage, one, rng=rng, moving=False))]
-    if kind == 2:
+def reading_lesson(footage, rng: np.random.Generator) -> Lesson:
+    """Sentences about people of the footage, to be read."""
+    areas = np.stack([np.bincount(frame.ravel(), minlength=256) for frame in footage.instances])
+    named = singled_out(footage, slice(None), areas, least=SMALLEST)
+    return Lesson(footage.frames[:0], reading(footage, slice(None), named, rng=rng))
+
+
+def picture_lesson(footage, rng: np.random.Generator, kind: str) -> Lesson:
+    """One picture: the first frame ("picture"), darkened outside a region ("dark"), or a 2x2 grid of frames ("grid")."""
+    one, (height, width) = slice(0, 1), footage.frames.shape[1:3]
+    if kind == "picture":
+        return Lesson(footage.frames[one], turns(footage, one, rng=rng, moving=False))
+    if kind == "dark":
         y, x = int(rng.uniform(0.1, 0.6) * height), int(rng.uniform(0.1, 0.6) * width)
         region = (y // 2, y // 2 + height // 2, x // 2, x // 2 + width // 2)
+        inside = np.s_[:, region[0] : region[1], region[2] : region[3]]
         dark = (footage.frames[one] * 0.15).astype(np.uint8)
-        dark[:, region[0] : region[1], region[2] : region[3]] = footage.frames[
-            one, region[0] : region[1], region[2] : region[3]
-        ]
-        return [Lesson(dark, turns(footage, one, rng=rng, moving=False, region=region))]
+        dark[inside] = footage.frames[one][inside]
+        return Lesson(dark, turns(footage, one, rng=rng, moving=False, region=region))
     picked = np.linspace(0, len(footage.frames) - 1, 4).round().astype(int)
     small = [cv2.resize(footage.frames[i], (width // 2, height // 2), interpolation=cv2.INTER_AREA) for i in picked]
     grid = np.concatenate([np.concatenate(small[:2], 1), np.concatenate(small[2:], 1)], 0)[None]
@@ -107,7 +119,7 @@ def picture_lessons(footage, rng: np.random.Generator) -> list[Lesson]:
         *rng.permutation([n for n, v in clear.items() if v > 0])[:5],
         *rng.permutation([n for n, v in clear.items() if v == 0])[:4],
     ]
-    return [Lesson(grid, [scale_turn(str(name), clear[name], rng) for name in names])]
+    return Lesson(grid, [scale_turn(str(name), clear[name], rng) for name in names])
 
 
 def lesson_block(directory: str, number: int, stage: LanguageStage) -> str:
@@ -143,7 +155,9 @@ def encode(model, processor, lesson: Lesson, tokens: Tensor, grid: tuple[int, in
 
 @torch.no_grad()
 def video_tokens(visual, frames: np.ndarray) -> tuple[Tensor, tuple[int, int, int]]:
-    """Merged tokens of a clip or picture from the frozen tower, float16."""
+    """Merged tokens of a clip or picture from the frozen tower, float16; none where there is no frame."""
+    if not len(frames):
+        return torch.zeros(0, visual.merger.mlp[-1].out_features, dtype=torch.float16), (1, 2, 2)
     device = visual.patch_embed.proj.weight.device
     flat, grid = vision.patchify(
         torch.from_numpy(frames).to(device),
@@ -243,7 +257,7 @@ def answers_right(
         hits, at = (logits.argmax(-1) == wanted).tolist(), 0
         for question, answer in lesson.turns:
             length = len(processor.tokenizer(answer + "<|im_end|>", add_special_tokens=False)["input_ids"])
-            kind = "scale" if "0 to 1" in question else question.split()[0].lower()
+            kind = "read" if not len(lesson.frames) else "scale" if "0 to 1" in question else question.split()[0].lower()
             right.setdefault(kind, []).append(all(hits[at : at + length]))
             at += length
     scores = {kind: float(np.mean(hit)) for kind, hit in sorted(right.items())}

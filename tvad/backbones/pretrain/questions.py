@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from tvad.backbones.pretrain.reports import presence_turn, reports, singled_out
+from tvad.language.appearance import is_black_and_white, tone_of
 from tvad.scenes.types import PART_INDEX, PARTS, Footage
 
 Turn = tuple[str, str]
@@ -110,10 +112,16 @@ def turns(
     clear = presence(footage, frames, instances, parts)
     asked = [_counting(seen, rng), _listing(seen)] if region is None else []
     asked += [turn for one in seen for turn in _about(one, seen, rng, moving)]
-    asked = [asked[i] for i in rng.permutation(len(asked))[: count // 2]]
+    asked = [asked[i] for i in rng.permutation(len(asked))[: count // 3]]
+    if moving:
+        told = reports(footage, frames, singled_out(footage, frames, _areas(instances, 256), least=SMALLEST), rng=rng)
+        asked += [told[i] for i in rng.permutation(len(told))[: count // 3]]
     present, absent = [n for n, v in clear.items() if v > 0], [n for n, v in clear.items() if v == 0]
-    names = [*rng.permutation(present)[: count // 4 + 1], *rng.permutation(absent)[: count // 4]]
-    asked += [scale_turn(str(name), clear[name], rng) for name in names]
+    share = max(1, count // 8)
+    present, absent = rng.permutation(present), rng.permutation(absent)
+    asked += [scale_turn(str(name), clear[name], rng) for name in [*present[: share + 1], *absent[:share]]]
+    asked += [presence_turn(str(name), clear[name] > 0, rng, still=not moving)
+              for name in [*present[share + 1 : 2 * share + 1], *absent[share : 2 * share]]]
     return [asked[i] for i in rng.permutation(len(asked))]
 
 
@@ -159,6 +167,7 @@ def _areas(labels: UInt8[np.ndarray, "n h w"], kinds: int) -> Int[np.ndarray, "n
 def _actors(footage: Footage, frames: slice, instances, region) -> list[Seen]:
     seen, (height, width) = [], instances.shape[1:]
     areas = _areas(instances, 256)
+    tone = tone_of if is_black_and_white(footage.frames[frames][0]) else str  # no colour can be seen in grey footage
     for actor in footage.actors:
         pixels = areas[:, actor.id]
         if pixels.max() < 2 * SMALLEST:
@@ -173,8 +182,8 @@ def _actors(footage: Footage, frames: slice, instances, region) -> list[Seen]:
                 name=_name(actor),
                 noun=look.noun or "person",
                 place=place,
-                way=_way(middles[-1] - middles[0], len(shown)),
-                wears=f"a {look.top} top and {look.bottom} trousers" if look.top and look.bottom else "",
+                wears=f"a {tone(look.top)} top and {tone(look.bottom)} trousers" if look.top and look.bottom else "",
+                way=_way(actor.velocity[frames][shown[:-1]], len(shown) - 1),
                 move=MOVES[max(set(actor.motion[frames]), key=actor.motion[frames].count)],
             )
         )
@@ -190,8 +199,10 @@ def _middles(box: Float[np.ndarray, "n 4"], shown) -> Float[np.ndarray, "m 2"]:
     return np.stack([(box[shown, 0] + box[shown, 2]) / 2, (box[shown, 1] + box[shown, 3]) / 2], 1)
 
 
-def _way(step, frames: int) -> str:
-    if np.hypot(*step) < max(2.0, 0.5 * frames):
+def _way(velocity: Float[np.ndarray, "n 2"], frames: int) -> str:
+    """Where the motion from frame to frame leads, in pixels; less than half a pixel a frame is none."""
+    step = np.nan_to_num(velocity).sum(0)
+    if np.hypot(*step) < 0.5 * max(1, frames):
         return "stays in place"
     return WAYS[int(np.round(np.arctan2(step[1], step[0]) / (np.pi / 4))) % 8]
 

@@ -132,7 +132,9 @@ def make_config(tokenizer):
             num_key_value_heads=2,
             max_position_embeddings=8192,
             tie_word_embeddings=True,
-            rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 12, 12]},
+            # The columns of a picture get the slowest third of the frequencies: with the usual 10,000 a picture of 18
+            # columns would turn them by a twentieth of a radian, and left could not be told from right.
+            rope_parameters={"rope_type": "default", "rope_theta": 30.0, "mrope_section": [8, 12, 12]},
             bos_token_id=ids("<|endoftext|>"),
             eos_token_id=ids("<|im_end|>"),
             pad_token_id=ids("<|endoftext|>"),
