@@ -13,6 +13,9 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb notebooks/peers/*.ipynb))
 BENCHES := $(subst /,.,$(basename $(sort $(wildcard tvad/bench.py tvad/*/bench.py))))
 # Modules whose jaxtyping shapes the tests check at run time: make test SHAPES=tvad.heatmap
 SHAPES ?=
+# Footage and further options of `make adapt`.
+VIDEO ?=
+ADAPT ?=
 COMMA := ,
 CELL_TIMEOUT ?= 300
 
@@ -22,7 +25,7 @@ export MPLBACKEND ?= agg
 # A reduced run must never pass for a result; `test` alone sets it.
 unexport TVAD_SMOKE
 
-.PHONY: help setup reproduce test lint study zoo lab bench figures clean
+.PHONY: help setup reproduce adapt test lint study zoo lab bench figures clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | column -t -s "$$(printf '\t')" \
@@ -44,6 +47,12 @@ reproduce: $(STAMP) ## run the phases of PROFILE (default tiny) and compare thei
 	    "$$notebook" "runs/$(PROFILE)/$$(basename "$$notebook")"; \
 	done
 	$(PY) -m tvad.study compare --profile $(PROFILE)
+
+adapt: $(STAMP) ## adapt the detector to the normal footage of one camera: make adapt VIDEO=folder [ADAPT="--seed 1 ..."]
+	@test -n "$(VIDEO)" || { \
+	  echo "make adapt: no footage given; run: make adapt VIDEO=<a video, or a folder of videos or frames, of one camera>" >&2; \
+	  exit 2; }
+	$(PY) -m tvad.training.adapt --video "$(VIDEO)" $(ADAPT)
 
 test: $(STAMP) lint ## every check: lint, tests, the notebooks at reduced size
 	$(PY) -m pytest tests $(if $(SHAPES),--jaxtyping-packages=$(SHAPES)$(COMMA)beartype.beartype)

@@ -17,6 +17,8 @@ FLOORS = {
     "tvad.video": 1, "tvad.scenes": 1, "tvad.metrics": 1,
     "tvad.backbones": 2, "tvad.language": 2, "tvad.datasets": 2,
     "tvad.heatmap": 3, "tvad.region": 3, "tvad.prompts": 3, "tvad.checkpoints": 3,
+    "tvad.queries": 3, "tvad.queries.finding": 4, "tvad.queries.evaluation": 5,
+    "tvad.adaptation": 3, "tvad.adaptation.detector": 4,
     "tvad.detector": 4, "tvad.detection": 4, "tvad.conversation": 4, "tvad.training": 4, "tvad.peers": 4,
     "tvad.evaluation": 5, "tvad.study": 5, "tvad.figures": 5, "tvad.widgets": 5, "tvad.bench": 5,
     "tvad": 6,

@@ -86,6 +86,13 @@ def test_rows_of_the_same_splits_are_replaced_whatever_their_sigma(tmp_path):
     assert read_rows(path) == [replace(ROW, seed=1), replace(ROW, sigma=5.0)]
 
 
+def test_rows_of_answers_and_of_heat_do_not_replace_each_other(tmp_path):
+    path, said = tmp_path / "rows.jsonl", replace(ROW, metric="bleu4_target")
+    for rows in ([ROW], [said], [replace(said, value=0.5, metric="slot_from")], [replace(ROW, value=0.5)]):
+        replace_rows(path, rows)
+    assert read_rows(path) == [replace(said, value=0.5, metric="slot_from"), replace(ROW, value=0.5)]
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path):
     path = tmp_path / "note.txt"
     atomic_write(path, "old")

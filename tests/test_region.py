@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -146,19 +147,31 @@ def test_cells_follow_the_rule_of_the_texts():
     assert cells(torch.tensor([[0.1, 0.1], [0.9, 0.1], [0.5, 0.5], [0.34, 0.99], [1.0, 1.0]])).tolist() == [0, 2, 4, 7, 8]
 
 
-def test_the_look_is_the_video_token_under_the_spot():
-    model = encoder("located", looks=True, sharpness=4.0)
+def test_the_looks_are_the_hottest_video_tokens_with_their_places():
+    model = encoder("located", looks=3)
     seen = torch.randn(1, 2 * 6 * 9, WIDTH, generator=torch.Generator().manual_seed(3))
     maps = torch.full((1, 2, 12, 18), 1e-3)
     maps[0, 1, 4:6, 10:12] = 0.6  # exactly the merged token (1, 2, 5)
+    maps[0, 0, 11, 0] = 0.4       # one patch of (0, 5, 0)
+    maps[0, 1, 0, 17] = 0.2       # one of (1, 0, 8)
     tokens = model(maps, seen)
-    assert tokens.shape[1] == model.tokens(2) == 7
-    assert torch.allclose(tokens[0, -1] - model.base_prompt[-1], seen[0, 1 * 54 + 2 * 9 + 5], atol=1e-3)
+    assert tokens.shape[1] == model.tokens(2) == 2 + 4 + 3
+    looked = tokens[0, -3:] - model.base_prompt[-1]
+    for one, (step, row, column) in zip(looked, ((1, 2, 5), (0, 5, 0), (1, 0, 8))):
+        heat = maps[0, step, 2 * row:2 * row + 2, 2 * column:2 * column + 2].max()
+        x, y, when = (2 * column + 1) / 9 - 1, (2 * row + 1) / 6 - 1, step - 0.5
+        angles = torch.tensor([[math.pi / 2 * value * wave for wave in (1, 2, 4)] for value in (x, y)])
+        facts = torch.cat([torch.tensor([float(torch.logit(heat)) / -math.log(1e-6), when, x, y]),
+                           torch.cat([angles.sin(), angles.cos()], -1).flatten()])
+        expected = seen[0, step * 54 + row * 9 + column] + model.look_place.weight @ facts
+        assert torch.allclose(one, expected, atol=1e-4)
     assert torch.allclose(model.encode([maps[0]], [seen[0]])[0], tokens[0], atol=1e-6)
-    with pytest.raises(BackboneError, match=r"looks=True: wants the clip's video tokens.*tokens=True"):
+    with pytest.raises(BackboneError, match=r"looks: wants the clip's video tokens.*tokens=True"):
         model(maps)
     with pytest.raises(BackboneError, match=r"video tokens \(1, 54, 12\) do not fit heatmaps \(1, 2, 12, 18\)"):
         model(maps, seen[:, :54])
+    with pytest.raises(BackboneError, match="3 looks, but a clip of only 2 video tokens; give the encoder fewer looks"):
+        model(torch.full((1, 2, 2, 2), 0.1), torch.zeros(1, 2, WIDTH))
 
 
 def test_inputs_and_options_that_do_not_fit_are_refused():
@@ -251,7 +264,7 @@ def test_weight_files_that_do_not_fit_are_refused(edit, message, tmp_path):
 def test_foreign_files_are_refused_by_name(tmp_path):
     path = encoder("thesis").save(tmp_path / "rae.safetensors", backbone_fingerprint="f00", extra={"backbone": "tiny"})
     other = SimpleNamespace(name="big", fingerprint="f11", text_width=WIDTH)
-    with pytest.raises(CheckpointError, match=r"was trained for tiny \(fingerprint f00\), not for big \(fingerprint f11\)"):
+    with pytest.raises(CheckpointError, match=r"was trained on tiny \(fingerprint f00\), not on big \(fingerprint f11\)"):
         load_encoder(path, backbone=other)
     with pytest.raises(CheckpointError, match="its tokens are 12 wide, the language model wants 20"):
         load_encoder(path, backbone=SimpleNamespace(name="tiny", fingerprint="f00", text_width=20))
@@ -261,6 +274,8 @@ def test_foreign_files_are_refused_by_name(tmp_path):
         save_file(load_file(path), tmp_path / "x.safetensors", metadata={"tvad": json.dumps({**record, **changes})})
         with pytest.raises(CheckpointError, match=message):
             load_encoder(tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match="none.safetensors: no such weight file; was it made by phase 2"):
+        load_encoder(tmp_path / "none.safetensors")
     with pytest.raises(CheckpointError, match=r"pickled weights \(.pt\) are not loaded"):
         load_encoder(tmp_path / "rae.pt")
 

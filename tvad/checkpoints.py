@@ -1,5 +1,7 @@
 """Weight files: safetensors with one JSON record in the header, written whole or not at all, loaded strictly.
 
+:func:`load_module` is the one way from a file to a module: the decoder, the region encoder and whatever else phases train.
+
 Pickled weights (`.bin`, `.pt`, `.pth`) can run code when read, so :func:`read_weights` refuses them; an author's
 published pickle is read once by :func:`read_pickled_state`, which builds tensors and plain values, nothing else.
 The record is one header entry, so equal weights and an equal record give equal bytes (several entries would be stored
@@ -10,23 +12,31 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Callable, Mapping, Protocol, Sequence
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
-from tvad.errors import CheckpointError
+from tvad.errors import CheckpointError, ParameterError
 from tvad.record import atomic_write
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _ENTRY = "tvad"
+_REMEDY = "was it made by phase 1? run: make reproduce"
 _SCALAR = np.float64(0).__reduce__()[0]
 # a stored metric may be a NumPy number: these rebuild a plain number and nothing else, under both of its module names
 _NUMPY_NUMBERS = [np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, (_SCALAR, "numpy.core.multiarray.scalar"),
                   (_SCALAR, "numpy._core.multiarray.scalar")]
+
+
+class Named(Protocol):
+    """The backbone in use, as far as a file is compared with it."""
+
+    name: str
+    fingerprint: str
 
 
 def write_weights(path: Path | str, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> Path:
@@ -43,11 +53,53 @@ def write_weights(path: Path | str, tensors: Mapping[str, Tensor], record: Mappi
     return path
 
 
+def load_module(
+    path: Path | str, make: Callable[..., nn.Module], *, kind: str, version: int, what: str, remedy: str,
+    pickle_remedy: str, check: Callable[[nn.Module, Mapping[str, Any]], None] | None = None,
+) -> Any:
+    """The module in a weight file, float32 on the CPU; its ``record`` keeps the file's record.
+
+    make: builds the module from the record's ``config`` as keywords.  kind, version: what the record must state.  what:
+    the module's name in errors.  remedy, pickle_remedy: what errors advise.  check: further refusals, given module and
+    record before the weights are put in.
+    Raises :class:`CheckpointError` for a missing, pickled, damaged, incomplete or foreign file.
+    """
+    tensors, record = read_weights(path, remedy=remedy, pickle_remedy=pickle_remedy)
+    if record.get("kind") != kind or record.get("format") != version:
+        raise CheckpointError(f"{path}: holds {record.get('kind')!r} of format {record.get('format')!r}, not a {what} of "
+                              f"format {version}; {remedy}")
+    with torch.device("meta"):  # no initialisation to throw away, and no random numbers drawn
+        try:
+            module = make(**record["config"])
+        except (KeyError, TypeError, ParameterError) as error:
+            raise CheckpointError(f"{path}: its record does not describe a {what} ({error}); {remedy}") from error
+    check_state(path, tensors, {key: tuple(value.shape) for key, value in module.state_dict().items()}, remedy=remedy)
+    if check is not None:
+        check(module, record)
+    module.load_state_dict({key: value.float() for key, value in tensors.items()}, strict=True, assign=True)
+    module.record = record
+    return module
+
+
+def check_fingerprint(path: Path | str, trained: tuple[str | None, str], backbone: Named, *, phase: str) -> None:
+    """Refuse what was trained on another backbone.
+
+    trained: fingerprint and name of the backbone that the file states.  phase: that makes such files, as "phase 1".
+    Raises :class:`CheckpointError`.
+    """
+    fingerprint, name = trained
+    if fingerprint != backbone.fingerprint:
+        raise CheckpointError(f"{path}: was trained on {name} (fingerprint {fingerprint}), not on {backbone.name} "
+                              f"(fingerprint {backbone.fingerprint}); load that backbone, or train {phase} on this "
+                              "one: make reproduce")
+
+
 def read_weights(
-    path: Path | str, *, pickle_remedy: str = "convert it to safetensors first",
+    path: Path | str, *, remedy: str = _REMEDY, pickle_remedy: str = "convert it to safetensors first",
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the JSON record of a file that :func:`write_weights` wrote; all tensors are checked to be finite.
 
+    remedy, pickle_remedy: what errors advise.
     Raises :class:`CheckpointError` for a missing, pickled, damaged or foreign file.
     """
     path = Path(path)
@@ -55,7 +107,7 @@ def read_weights(
         raise CheckpointError(f"{path}: pickled weights ({path.suffix}) are not loaded, they can run code; "
                               f"{pickle_remedy}")
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such weight file; was it made by phase 1? run: make reproduce")
+        raise CheckpointError(f"{path}: no such weight file; {remedy}")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -66,8 +118,7 @@ def read_weights(
     try:
         record = json.loads(header[_ENTRY])
     except (KeyError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: a safetensors file without this workbook's record; was it made by phase 1? "
-                              "run: make reproduce") from error
+        raise CheckpointError(f"{path}: a safetensors file without this workbook's record; {remedy}") from error
     check_finite(path, tensors)
     return tensors, record
 
@@ -81,8 +132,7 @@ def check_finite(path: Path | str, tensors: Mapping[str, Tensor]) -> None:
 
 
 def check_state(
-    path: Path | str, found: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], *,
-    remedy: str = "was it made by phase 1? run: make reproduce",
+    path: Path | str, found: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], *, remedy: str = _REMEDY,
 ) -> None:
     """Refuse a state dict with missing or unexpected keys or other shapes; wanted: shape by key.
 

@@ -3,17 +3,20 @@
     model = TVAD.from_pretrained("qwen2.5-vl-tiny", "runs/tiny/phase1/ahd.safetensors")
     sight = model.see(clip)                 # one pass of the vision tower
     heat = model.heatmap(sight)             # Float[Tensor, "t h w"], 0..1
+    found = model.heatmap(sight, events=["bicycle", "car or van"])      # one map a query, from the same pass
     detection = model.detect("camera.mp4")
+    adapted = model.adapt("my_camera/").detector                        # from ordinary footage, without labels
 
 A video is cut into windows that cover every frame; several windows share a pass of the tower, and several decoders may
-share it too (``score_many``), which makes seeds and ablations cost one pass.  The heatmap never depends on the user's
-question (specification 2.2), so ``events`` do not change the scores.
+share it too (``score_many``), which makes seeds and ablations cost one pass.  The general heatmap never depends on the
+user's question (specification 2.2), so ``events`` do not change ``score``; what the user names is found by ``find`` and
+``heatmap(sight, events=...)``, which need a decoder of query heatmaps (``tvad.queries.heatmap``).
 """
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Mapping, Protocol, Sequence
+from typing import TYPE_CHECKING, Any, Mapping, Protocol, Sequence
 
 import numpy as np
 import torch
@@ -25,9 +28,14 @@ from tvad.detection import DEFAULT_SCORING, Detection, Scoring, finish, top_mean
 from tvad.errors import CheckpointError, DatasetError
 from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.prompts import prototypes as text_prototypes
+from tvad.queries.finding import find
+from tvad.queries.heatmap import EventHeatmapDecoder
 from tvad.video.clip import Clip, stitch, windows
 from tvad.video.frames import Frames
 from tvad.video.read import open_frames
+
+if TYPE_CHECKING:
+    from tvad.training.adapt import AdaptConfig, AdaptResult
 
 
 class Detector(Protocol):
@@ -78,22 +86,28 @@ class StaticView:
 class TVAD:
     """The heatmap mode of T-VAD; make it with ``from_pretrained``.
 
-    ``batch``: clips a pass of the tower.
+    ``batch``: clips a pass of the tower.  ``queries``: the decoder of query heatmaps, where there is one;
+    ``query_scoring``: from its maps to scores, by default as from the general ones.
     """
     name = "t-vad"
 
     def __init__(self, backbone: Any, decoder: AnomalyHeatmapDecoder, *, prototypes: Float[Tensor, "2 d"],
-                 scoring: Scoring = DEFAULT_SCORING, batch: int = 4) -> None:
+                 scoring: Scoring = DEFAULT_SCORING, batch: int = 4, queries: EventHeatmapDecoder | None = None,
+                 query_scoring: Scoring | None = None) -> None:
         self.backbone, self.decoder, self.scoring, self.batch = backbone, decoder.eval(), scoring, batch
+        self.queries, self.query_scoring = queries, query_scoring or scoring
         self.prototypes = prototypes.float()
 
     @classmethod
     def from_pretrained(cls, backbone: Any, ahd: Path | str, *, scoring: Scoring | None = None,
-                        cache_dir: Path | str | None = None, batch: int = 4, **options: Any) -> TVAD:
+                        cache_dir: Path | str | None = None, batch: int = 4, queries: Path | str | None = None,
+                        **options: Any) -> TVAD:
         """Assemble from a backbone (object, zoo name, folder or hub name) and a decoder file of phase 1.
 
         ``scoring``: by default ``detector.json`` beside the decoder, else the defaults. ``cache_dir`` keeps the text
-        prototypes. ``options`` go to ``QwenBackbone.from_pretrained``; taps are the decoder's where none are given.
+        prototypes. ``queries``: a decoder file of query heatmaps, by default ``queries.safetensors`` beside the decoder
+        where that is there; its scoring is ``queries.json`` beside it, where that is there, else the general one.
+        ``options`` go to ``QwenBackbone.from_pretrained``; taps are the decoder's by default.
         Raises :class:`CheckpointError` when the decoder belongs to another backbone or is damaged.
         """
         if isinstance(backbone, (str, Path)):
@@ -104,7 +118,14 @@ class TVAD:
         if scoring is None:
             scoring = Scoring.load(record) if record.is_file() else DEFAULT_SCORING
         text = text_prototypes(backbone, cache_dir=cache_dir)
-        return cls(backbone, decoder, prototypes=text, scoring=scoring, batch=batch)
+        beside = Path(ahd).with_name("queries.safetensors")
+        queries, listener, query_scoring = queries or (beside if beside.is_file() else None), None, None
+        if queries is not None:
+            listener = EventHeatmapDecoder.load(queries, backbone=backbone).to(getattr(backbone, "device", "cpu"))
+            record = Path(queries).with_suffix(".json")
+            query_scoring = Scoring.load(record) if record.is_file() else None
+        return cls(backbone, decoder, prototypes=text, scoring=scoring, batch=batch, queries=listener,
+                   query_scoring=query_scoring)
 
     @property
     def fingerprint(self) -> str:
@@ -120,9 +141,15 @@ class TVAD:
         return self.backbone.see(clip)
 
     @torch.inference_mode()
-    def heatmap(self, sight: Sight) -> Float[Tensor, "t h w"]:
-        """Anomaly probability of each patch, one map a temporal patch, float32."""
-        return self.decoder.heatmap(sight.taps, self.prototypes)
+    def heatmap(self, sight: Sight, events: Sequence[str] = ()) -> Float[Tensor, "t h w"] | Float[Tensor, "k t h w"]:
+        """Anomaly probability of each patch, one map a temporal patch, float32; with ``events`` one such map a query.
+
+        Raises :class:`tvad.errors.ParameterError` for a query without meaning, :class:`CheckpointError` where there is no
+        decoder for queries.
+        """
+        if not events:
+            return self.decoder.heatmap(sight.taps, self.prototypes)
+        return self._listener().heatmaps(sight.taps, events, self.backbone)
 
     def detect(self, source: Any) -> Detection:
         """Score a video file, a folder of frames, a ``Frames`` or a data set's ``Video``."""
@@ -130,6 +157,40 @@ class TVAD:
             source = open_frames(source)
         return score_many(self.backbone, {"only": self.decoder}, source, prototypes=self.prototypes,
                           scoring=self.scoring, batch=self.batch)["only"]
+
+    def find(self, source: Any, events: Sequence[str]) -> dict[str, Detection]:
+        """A ``Detection`` for each query, in one pass of the tower over what ``detect`` takes; errors as ``heatmap``."""
+        if isinstance(source, (str, Path)):
+            source = open_frames(source)
+        return find(self.backbone, self._listener(), source, events, scoring=self.query_scoring, batch=self.batch)
+
+    def _listener(self) -> EventHeatmapDecoder:
+        if self.queries is None:
+            raise CheckpointError("this detector has no decoder of query heatmaps, so it cannot find events by name; train "
+                                  "one (tvad.training.queries.train_queries) and give its file as queries=")
+        return self.queries
+
+    def adapt(self, source: Any, *, output_dir: Path | str | None = None, config: AdaptConfig | None = None,
+              rehearsal: Sequence[Any] | None = None, cache_dir: Path | str | None = None,
+              progress: bool = True) -> AdaptResult:
+        """Adapt to one camera from its normal footage: a video, a folder of videos or of frames, ``Frames`` or ``Video``.
+
+        This model stays as it is; the result holds the adapted detector, which is also in ``output_dir`` (by default
+        ``runs/adapted/<name of the footage>``).  ``rehearsal``: videos with masks, seen so that nothing is forgotten, by
+        default SimCampus' training videos, ``()`` for none.  ``cache_dir``: of features, by default ``data/cache``.
+        Raises :class:`DatasetError` for too little footage or several frame sizes,
+        :class:`tvad.errors.ParameterError` where a folder must be named, :class:`tvad.errors.StorageError` when the
+        disk refuses.
+        """
+        # A detector at work needs no trainer.
+        from tvad.datasets import open_dataset
+        from tvad.params import project_root
+        from tvad.training.adapt.run import adapt, folder_of
+
+        folder = folder_of(source) if output_dir is None else output_dir
+        rehearsal = open_dataset("simcampus").videos("train") if rehearsal is None else rehearsal
+        return adapt(self, source, output_dir=folder, config=config, rehearsal=rehearsal, progress=progress,
+                     cache_dir=project_root() / "data" / "cache" if cache_dir is None else cache_dir)
 
     def score(self, video: Any, events: Sequence[str] = ()) -> Detection:
         """``detect`` under the protocol of all detectors; the heatmap does not depend on ``events``."""

@@ -27,7 +27,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tvad.checkpoints import check_finite, check_state, read_pickled_state, read_weights, write_weights
+from tvad.checkpoints import (
+    check_fingerprint,
+    check_finite,
+    check_state,
+    load_module,
+    read_pickled_state,
+    write_weights,
+)
 from tvad.errors import BackboneError, CheckpointError, ParameterError
 
 VARIANTS = ("paper", "thesis")
@@ -119,6 +126,19 @@ class AnomalyHeatmapDecoder(nn.Module):
         """The probability of "abnormal" a patch (eq. 9), float32, 0 to 1; inputs and errors as in :meth:`forward`."""
         return self(taps, prototypes).softmax(1)[:, 1]
 
+    def similarities(
+        self, taps: Sequence[Float[Tensor, "t h w c"]], directions: Float[Tensor, "k d"],
+    ) -> Float[Tensor, "t k h w"]:
+        """The fused cosines (paper variant) with any number of unit directions, -1 to 1, float32, on the taps' device.
+
+        Raises :class:`BackboneError` when number, shape or width of the inputs do not fit.
+        """
+        self._check(taps, directions, count=len(directions))
+        with torch.autocast(taps[0].device.type, enabled=False):
+            text, weights = directions.to(taps[0].device).float(), self.fuse_weights.float().softmax(0)
+            fused = sum(weight * self._cosine(mlp, tap, text) for weight, mlp, tap in zip(weights, self.mlps, taps))
+            return fused.movedim(-1, 1)
+
     def reach(self, prototypes: Float[Tensor, "2 d"]) -> float:
         """The largest logit difference that cosines can give with these prototypes; below about 5 (a probability of
         0.993) use ``contrast="centred"`` or a higher temperature.  It does not bound the thesis variant."""
@@ -153,22 +173,12 @@ class AnomalyHeatmapDecoder(nn.Module):
         taps and widths must agree.  ``.record`` keeps the file's own record.
         Raises :class:`CheckpointError` for a missing, pickled, damaged, incomplete or foreign file.
         """
-        tensors, record = read_weights(path, pickle_remedy=_CONVERT)
-        if record.get("kind") != "ahd" or record.get("format") != FORMAT_VERSION:
-            raise CheckpointError(f"{path}: holds {record.get('kind')!r} of format {record.get('format')!r}, not a "
-                                  f"heatmap decoder of format {FORMAT_VERSION}; run: make reproduce")
-        with torch.device("meta"):  # no initialisation to throw away, and no random numbers drawn
-            try:
-                model = cls(**record["config"])
-            except (KeyError, TypeError, ParameterError) as error:
-                raise CheckpointError(f"{path}: its record does not describe a heatmap decoder ({error}); "
-                                      "run: make reproduce") from error
-        check_state(path, tensors, {key: tuple(value.shape) for key, value in model.state_dict().items()})
-        if backbone is not None:
-            _check_backbone(path, record, model, backbone)
-        model.load_state_dict({key: value.float() for key, value in tensors.items()}, strict=True, assign=True)
-        model.record = record
-        return model
+        def check(model: AnomalyHeatmapDecoder, record: Mapping[str, Any]) -> None:
+            if backbone is not None:
+                check_backbone(path, record, model, backbone)
+
+        return load_module(path, cls, kind="ahd", version=FORMAT_VERSION, what="heatmap decoder", check=check,
+                           remedy="was it made by phase 1? run: make reproduce", pickle_remedy=_CONVERT)
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON can hold them."""
@@ -183,16 +193,16 @@ class AnomalyHeatmapDecoder(nn.Module):
         return F.normalize(text, dim=-1, eps=1e-6)
 
     @staticmethod
-    def _cosine(mlp: TapMLP, tap: Float[Tensor, "t h w c"], text: Float[Tensor, "2 d"]) -> Float[Tensor, "t h w 2"]:
+    def _cosine(mlp: TapMLP, tap: Float[Tensor, "t h w c"], text: Float[Tensor, "k d"]) -> Float[Tensor, "t h w k"]:
         z = mlp.hidden(tap).flatten(0, 2)
         weight, bias = mlp.model[2].weight.float(), mlp.model[2].bias.float()
         right = torch.cat([weight, text.T, bias[:, None]], dim=1)
-        products, offset = z @ (weight.T @ right), bias @ right  # columns: W'W z (hidden), W'p (2), W'b (1)
+        products, offset = z @ (weight.T @ right), bias @ right  # columns: W'W z (hidden), W'p (k), W'b (1)
         hidden = z.shape[1]
         square = (z * products[:, :hidden]).sum(-1) + 2 * products[:, -1] + offset[-1]
         dots = products[:, hidden:-1] + offset[hidden:-1]
         # the floor only meets vectors that cancel to rounding error, where a cosine means nothing
-        return (dots * square.clamp_min(1e-12).rsqrt()[:, None]).view(*tap.shape[:3], 2)
+        return (dots * square.clamp_min(1e-12).rsqrt()[:, None]).view(*tap.shape[:3], len(text))
 
     @staticmethod
     def _height_normalised(
@@ -205,27 +215,28 @@ class AnomalyHeatmapDecoder(nn.Module):
             steps.append(F.normalize(features, dim=0, eps=1e-12) @ text.T)  # dim 0 is the height
         return torch.stack(steps)
 
-    def _check(self, taps: Sequence[Tensor], prototypes: Tensor) -> None:
+    def _check(self, taps: Sequence[Tensor], prototypes: Tensor, *, count: int = 2) -> None:
         shapes = [tuple(tap.shape) for tap in taps]
         fits = len(taps) == len(self.taps) and len(set(shapes)) == 1 and taps[0].ndim == 4
         if not fits or shapes[0][-1] != self.tap_width:
             raise BackboneError(f"heatmap decoder for blocks {self.taps}: wants {len(self.taps)} maps (t, h, w, "
                                 f"{self.tap_width}), got {shapes}; is this decoder of this backbone?")
-        if tuple(prototypes.shape) != (2, self.text_width):
-            raise BackboneError(f"heatmap decoder: wants prototypes {(2, self.text_width)}, got "
+        if tuple(prototypes.shape) != (count, self.text_width):
+            raise BackboneError(f"heatmap decoder: wants prototypes {(count, self.text_width)}, got "
                                 f"{tuple(prototypes.shape)}; compute them with this backbone: "
                                 "tvad.prompts.prototypes(backbone)")
 
 
-def _check_backbone(
+def check_backbone(
     path: Path | str, record: Mapping[str, Any], model: AnomalyHeatmapDecoder, backbone: KnownBackbone,
 ) -> None:
-    known = record.get("backbone_fingerprint")
-    if known and known != backbone.fingerprint:
+    """Refuse a decoder file that was trained on another backbone, or whose taps and widths differ from this one's.
+
+    record: the file's own; model: the decoder made from it.  Raises :class:`CheckpointError`.
+    """
+    if known := record.get("backbone_fingerprint"):
         name = record.get("extra", {}).get("backbone", "another backbone")
-        raise CheckpointError(f"{path}: was trained on {name} (fingerprint {known}), not on {backbone.name} "
-                              f"(fingerprint {backbone.fingerprint}); load that backbone, or train phase 1 on this "
-                              "one: make reproduce")
+        check_fingerprint(path, (known, name), backbone, phase="phase 1")
     ours = (model.taps, model.tap_width, model.text_width)
     theirs = (tuple(backbone.taps), backbone.tap_width, backbone.text_width)
     if ours != theirs:

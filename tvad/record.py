@@ -34,8 +34,10 @@ DATASETS: tuple[str, ...] = (
 METRICS: tuple[str, ...] = (
     "micro_auc", "macro_auc", "ap", "rbdc", "tbdc", "pixel_auroc", "aupro",
     "bleu4_target", "bleu4_trajectory", "yes_no_accuracy", "yes_no_balanced_accuracy",
+    "query_micro_auc", "query_pixel_auroc", "query_wrong_ratio",
     "slot_class", "slot_colours", "slot_motion", "slot_from", "slot_to",
 )
+SPOKEN: tuple[str, ...] = tuple(name for name in METRICS if name.startswith(("bleu4_", "yes_no_", "slot_")))
 COMPLETE = "complete.json"
 
 # Libraries whose version may change a number or a pixel.
@@ -143,11 +145,12 @@ def read_rows(path: str | Path) -> list[Row]:
 def replace_rows(path: str | Path, rows: Iterable[Row]) -> None:
     """Put rows in the place of all that were measured on the same splits before; the others stay.
 
-    "The same" is system, variant, data set, split, protocol and seed.  All of them go, since another smoothing or
-    configuration gives other rows, whose forerunners would stay beside the new.  Whole or not at all.
+    "The same" is system, variant, data set, split, protocol and seed, and whether a figure is of answers (``SPOKEN``) or of
+    heat: the phases measure one variant apart.  All of them go, since another smoothing or configuration gives other
+    rows, whose forerunners would stay beside the new.  Whole or not at all.
     """
     def place(row: Row) -> tuple:
-        return row.system, row.variant, row.dataset, row.protocol, row.split, row.seed
+        return row.system, row.variant, row.dataset, row.protocol, row.split, row.seed, row.metric in SPOKEN
 
     path, rows = Path(path), list(rows)
     places = {place(row) for row in rows}

@@ -11,7 +11,9 @@ detector does (``see``, ``heatmap``, ``detect``, ``score``) works as in :class:`
 """
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,14 @@ from torch import Tensor
 
 from tvad.backbones.chat import ChatFormat, View, base_model
 from tvad.backbones.qwen import QwenBackbone, Sight
+from tvad.conversation.economy import WHOLE, Economy, thinned
+from tvad.conversation.saved import ADAPTER, ENCODER, check_trained_on, load_adapter, read_record
 from tvad.conversation.talk import Evidence, Talk, Talks, hash_of
 from tvad.detection import DEFAULT_SCORING, Scoring
 from tvad.detector import TVAD
-from tvad.errors import BackboneError, CheckpointError
+from tvad.errors import BackboneError
 from tvad.heatmap import AnomalyHeatmapDecoder
-from tvad.region import RegionEncoder, load_encoder
+from tvad.region import RegionEncoder, load_encoder, make_encoder
 from tvad.video.clip import Clip, stitch, windows
 
 QUESTION = "Is there any anomaly in the video?"
@@ -38,13 +42,16 @@ class TVAU(TVAD):
 
     regions: the region encoder, or None for a conversation without anomaly tokens.  language_model: by default the
     backbone's; the same in a PEFT wrapper where it was adapted.  calibration: temperature of yes/no
-    probabilities.  batch: clips a pass.
+    probabilities.  batch: clips a pass.  economy: how much of a clip is looked at and read, as in training.  silent: of a
+    model trained without region encoder, what counts the zero tokens that stand in its place (ablation no-rae).
+    constant: a level that stands in place of every heatmap (ablation no-ahd).
     """
 
     def __init__(
         self, backbone: Any, decoder: AnomalyHeatmapDecoder, *, prototypes: Float[Tensor, "2 d"],
         regions: RegionEncoder | None = None, language_model: Any = None, calibration: float = 1.0,
-        scoring: Scoring = DEFAULT_SCORING, batch: int = 4,
+        scoring: Scoring = DEFAULT_SCORING, batch: int = 4, economy: Economy = WHOLE,
+        silent: RegionEncoder | None = None, constant: float | None = None,
     ) -> None:
         super().__init__(backbone, decoder, prototypes=prototypes, scoring=scoring, batch=batch)
         language_model = language_model if language_model is not None else backbone.language_model
@@ -52,6 +59,7 @@ class TVAU(TVAD):
             raise BackboneError(f"{backbone.name}: opened without its language model, which conversations need; open it "
                                 "with QwenBackbone.from_pretrained(..., load_language_model=True)")
         self.regions, self.calibration = regions.eval() if regions is not None else None, calibration
+        self.economy, self.silent, self.constant = economy, silent, constant
         self.language_model = language_model.eval()
         self.format = ChatFormat.of(base_model(language_model), backbone.tokenizer)
 
@@ -59,12 +67,12 @@ class TVAU(TVAD):
     def from_pretrained(
         cls, backbone: Any, ahd: Path | str, *, rae: Path | str | None = None, adapter: Path | str | None = None,
         calibration: float | None = None, scoring: Scoring | None = None, cache_dir: Path | str | None = None,
-        batch: int = 4, **options: Any,
+        batch: int = 4, economy: Economy | None = None, **options: Any,
     ) -> TVAU:
         """Assemble from a backbone (object, zoo name, folder or hub name), a decoder of phase 1, and what phase 2 left.
 
         rae: file of the region encoder.  adapter: folder of the LoRA adapter, put into the backbone's language model in
-        place.  calibration: by default what the encoder's file states under ``calibration``, else 1.
+        place.  calibration, economy: by default what the encoder's file states, else 1 and everything.
         Raises :class:`CheckpointError` for files of another backbone or damaged ones.
         """
         if isinstance(backbone, (str, Path)):
@@ -72,12 +80,33 @@ class TVAU(TVAD):
             backbone = QwenBackbone.from_pretrained(backbone, load_language_model=True, **options)
         plain = TVAD.from_pretrained(backbone, ahd, scoring=scoring, cache_dir=cache_dir, batch=batch)
         regions = None if rae is None else load_encoder(rae, backbone=backbone).to(backbone.device)
-        if calibration is None:
-            calibration = float(regions.record["extra"].get("calibration", 1.0)) if regions is not None else 1.0
-        model = cls(backbone, plain.decoder, prototypes=plain.prototypes, regions=regions, calibration=calibration,
+        stated = regions.record["extra"] if regions is not None else {}
+        model = cls(backbone, plain.decoder, prototypes=plain.prototypes, regions=regions,
+                    calibration=float(stated.get("calibration", 1.0)) if calibration is None else calibration,
+                    economy=Economy(**json.loads(stated.get("economy", "{}"))) if economy is None else economy,
                     scoring=plain.scoring, batch=batch)
         if adapter is not None:
             model.language_model = load_adapter(model.language_model, adapter)
+        return model
+
+    @classmethod
+    def from_phase2(cls, backbone: Any, ahd: Path | str, folder: Path | str, **options: Any) -> TVAU:
+        """The model that phase 2 left in ``folder``, of any variant, speaking as in training; options of
+        :meth:`from_pretrained`.
+
+        A variant that reads ground truth or other clips' maps gets them by ``look(clips, heatmaps=…)``, else the decoder's.
+        Raises :class:`MissingPhaseError` for an unfinished folder, :class:`CheckpointError` as loading does.
+        """
+        folder, record = Path(folder), read_record(folder)
+        rae = folder / ENCODER
+        model = cls.from_pretrained(backbone, ahd, rae=rae if rae.is_file() else None,
+                                    calibration=float(record.get("calibration", 1.0)),
+                                    economy=Economy(**record.get("economy", {})), **options)
+        check_trained_on(folder, record, model.backbone)
+        model.language_model = load_adapter(model.language_model, folder / ADAPTER)
+        if model.regions is None and record["evidence"] is not None:
+            model.silent = make_encoder(**record["settings"]["region"])
+        model.constant = record.get("constant") if record["evidence"] == "constant" else None
         return model
 
     @torch.no_grad()
@@ -93,20 +122,32 @@ class TVAU(TVAD):
         for members in sizes.values():
             for at in range(0, len(members), self.batch):
                 group = members[at:at + self.batch]
-                for index, sight in zip(group, self.backbone.see_many([clips[i] for i in group], tokens=True)):
+                shown = [self._thin(clips[i]) for i in group]
+                for index, sight in zip(group, self.backbone.see_many(shown, tokens=True)):
                     sights[index] = sight
         maps = [self.heatmap(sight) for sight in sights] if heatmaps is None else list(heatmaps)
         return [self.evidence(clip, sight, heat) for clip, sight, heat in zip(clips, sights, maps, strict=True)]
 
     @torch.no_grad()
     def evidence(self, clip: Clip, sight: Sight, heatmap: Float[Tensor, "t h w"]) -> Evidence:
-        """The evidence of a clip already seen (``backbone.see(clip, tokens=True)``), with a heatmap of its steps."""
-        seen, heat = sight.tokens.clone(), heatmap.to(self.backbone.device).clone()  # no longer inference tensors
-        anomaly = None
+        """The evidence of a clip already seen (``backbone.see(clip, tokens=True)``, of the steps that ``economy`` keeps),
+        with a heatmap of its steps."""
+        full, heat = sight.tokens.clone(), heatmap.to(self.backbone.device).clone()  # no longer inference tensors
+        if self.constant is not None:
+            heat = torch.full_like(heat, self.constant)
+        anomaly, merge, economy = None, self.backbone.merge_size, self.economy
         if self.regions is not None:
-            anomaly = self.regions(heat[None], seen[None] if self.regions.looks else None)[0]
-        view = View.of(self.backbone, sight.grid, frames=len(clip.frames), fps=clip.fps)
+            anomaly = self.regions(heat[None], full[None] if self.regions.looks else None)[0]
+        elif self.silent is not None:
+            anomaly = heat.new_zeros(self.silent.tokens(len(heat)), full.shape[-1])
+        view = View.of(self.backbone, economy.read_grid(sight.grid, merge), frames=len(clip.frames),
+                       fps=clip.fps / (economy.every * economy.token_step))
+        seen = economy.read(full, sight.grid, merge)
         return Evidence(view, seen, anomaly, heat, f"{clip.video}:{clip.start}", hash_of(clip.frames))
+
+    def _thin(self, clip: Clip) -> Clip:
+        frames = thinned(clip.frames, every=self.economy.every, patch=self.backbone.temporal_patch_size)
+        return replace(clip, frames=frames)
 
     def converse(self, clip: Clip | Evidence) -> Talk:
         """A conversation about a clip, or about evidence at hand."""
@@ -150,21 +191,3 @@ class TVAU(TVAD):
             chances = self.converse_many(clips).probabilities(question)
             parts += [(clip.start, np.full(len(clip.frames), chance)) for clip, chance in zip(clips, chances)]
         return stitch(parts, len(frames))
-
-
-def load_adapter(language_model: Any, folder: Path | str) -> Any:
-    """The language model with the LoRA adapter of ``folder`` inside, frozen; a PEFT model.
-
-    Raises :class:`CheckpointError` for a folder without a safetensors adapter or one of another model.
-    """
-    from peft import PeftModel
-
-    folder = Path(folder)
-    for name in ("adapter_config.json", "adapter_model.safetensors"):  # never the pickled kind
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder / name}: no such file; was the adapter made by phase 2? run: make reproduce")
-    try:
-        return PeftModel.from_pretrained(language_model, folder, is_trainable=False, use_safetensors=True).eval()
-    except (RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{folder}: the adapter does not fit this language model ({error}); train phase 2 on this "
-                              "backbone: make reproduce") from error

@@ -24,6 +24,35 @@ class Phase2(RunParameters):
     dialogue_videos: int = setting(0, "first so many videos of each split; 0: all", low=0, smoke=2)
     appearance: str = setting("auto", "source of appearance: auto, script, open, or a model by folder or hub name")
 
+    # Clips that are spoken of: evenly spread over the videos of a split; 0: all.
+    train_clips: int = setting(500, "clips that are trained on; 0: all", low=0, smoke=4)
+    val_clips: int = setting(100, "clips that choose the checkpoint; 0: all", low=0, smoke=4)
+    test_clips: int = setting(290, "clips that are measured; 0: all", low=0, smoke=4)
+    style: str = setting("turns", "style of the conversations trained on and answered",
+                         choices=("turns", "sentences", "report"))
+    # Model; tvad.training.phase2_config.Phase2Config takes over what it shares by name, from here on.
+    variant: str = setting("full", "row of the ablation", choices=(
+        "full", "no-rae", "no-ahd", "no-rae-no-ahd", "no-lora", "shuffled-evidence", "oracle-evidence"))
+    region: str = setting("located", "variant of the region encoder", choices=("located", "paper", "thesis"))
+    looks: int = setting(8, "hottest video tokens that the region encoder points out (located alone)", low=0, high=64)
+    every: int = setting(2, "the tower sees every so-manyth temporal patch", low=1, high=64)
+    token_step: int = setting(2, "the language model reads every so-manyth of these", low=1, high=64)
+    pool: int = setting(3, "side of the blocks of video tokens that it reads the mean of", low=1, high=32)
+    # Training.
+    seed: int = setting(0, "seed of initial weights, order, dropout and blobs", low=0, high=2**31 - 1)
+    blob_steps: int = setting(100, "steps of the first stage, synthetic heat blobs", low=0, high=1_000_000, smoke=2)
+    blob_batch: int = setting(16, "blobs of one of these steps", low=1, high=65_536, smoke=2)
+    blob_share: float = setting(0.25, "share of blobs in the batches after them", low=0.0, high=0.9)
+    steps: int = setting(250, "steps of conversations", low=1, high=1_000_000, smoke=4)
+    scene_share: float = setting(0.15, "share of these that is the scene stage", low=0.0, high=0.9)
+    asked: str = setting("core", "questions of the anomaly stage: the six core ones, or all", choices=("core", "all"))
+    batch_size: int = setting(12, "conversations of a step", low=1, high=65_536, smoke=4)
+    validate_every: int = setting(88, "steps between validations", low=1, high=1_000_000, smoke=3)
+    val_conversations: int = setting(60, "conversations that validate; 0: all", low=0, smoke=4)
+    learning_rate: float = setting(5e-3, "peak learning rate of LoRA; big models want 2e-4", low=1e-8, high=1.0)
+    region_learning_rate: float = setting(3e-3, "that of region encoder and token rows", low=1e-8, high=1.0)
+    bootstrap_samples: int = setting(1000, "bootstrap samples over videos", low=10, high=100_000, smoke=20)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.clip_stride > self.frames_per_clip:

@@ -12,12 +12,10 @@ Variants: ``paper`` and ``thesis`` (``published.py``) and our own ``located`` (`
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Mapping
 
-import torch
-
-from tvad.checkpoints import check_state, read_weights
-from tvad.errors import CheckpointError, ParameterError
+from tvad.checkpoints import check_fingerprint, load_module
+from tvad.errors import ParameterError
 from tvad.region.base import FORMAT_VERSION, RegionEncoder, TextBackbone
 from tvad.region.located import LocatedEncoder
 from tvad.region.published import PaperEncoder, ThesisEncoder
@@ -25,7 +23,6 @@ from tvad.region.published import PaperEncoder, ThesisEncoder
 ENCODERS: dict[str, type[RegionEncoder]] = {
     encoder.variant: encoder for encoder in (PaperEncoder, ThesisEncoder, LocatedEncoder)
 }
-_MAKE_AGAIN = "was it made by phase 2? run: make reproduce"
 
 
 def make_encoder(variant: str = "located", *, text_width: int, **options: Any) -> RegionEncoder:
@@ -47,29 +44,15 @@ def load_encoder(path: Path | str, *, backbone: TextBackbone | None = None) -> R
     backbone: refuse the file unless it was trained for this backbone.
     Raises :class:`CheckpointError` for a missing, pickled, damaged, incomplete or foreign file.
     """
-    tensors, record = read_weights(path, pickle_remedy="train phase 2 again: make reproduce")
-    if record.get("kind") != "rae" or record.get("format") != FORMAT_VERSION:
-        raise CheckpointError(f"{path}: holds {record.get('kind')!r} of format {record.get('format')!r}, not a region "
-                              f"encoder of format {FORMAT_VERSION}; {_MAKE_AGAIN}")
-    with torch.device("meta"):  # no initialisation to throw away, and no random numbers drawn
-        try:
-            model = make_encoder(**record["config"])
-        except (KeyError, TypeError, ParameterError) as error:
-            raise CheckpointError(f"{path}: its record does not describe a region encoder ({error}); "
-                                  f"{_MAKE_AGAIN}") from error
-    check_state(path, tensors, {key: tuple(value.shape) for key, value in model.state_dict().items()},
-                remedy=_MAKE_AGAIN)
-    if backbone is not None:
-        known = record.get("backbone_fingerprint")
-        if known != backbone.fingerprint:
+    def check(model: RegionEncoder, record: Mapping[str, Any]) -> None:
+        if backbone is not None:
             name = record.get("extra", {}).get("backbone", "another backbone")
-            raise CheckpointError(f"{path}: was trained for {name} (fingerprint {known}), not for {backbone.name} "
-                                  f"(fingerprint {backbone.fingerprint}); load that backbone, or train phase 2 on "
-                                  "this one: make reproduce")
-        model.check_width(backbone.text_width, path)
-    model.load_state_dict({key: value.float() for key, value in tensors.items()}, strict=True, assign=True)
-    model.record = record
-    return model
+            check_fingerprint(path, (record.get("backbone_fingerprint"), name), backbone, phase="phase 2")
+            model.check_width(backbone.text_width, path)
+
+    return load_module(path, make_encoder, kind="rae", version=FORMAT_VERSION, what="region encoder", check=check,
+                       remedy="was it made by phase 2? run: make reproduce",
+                       pickle_remedy="train phase 2 again: make reproduce")
 
 
 __all__ = ["ENCODERS", "LocatedEncoder", "PaperEncoder", "RegionEncoder", "ThesisEncoder", "load_encoder",

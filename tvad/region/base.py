@@ -31,7 +31,7 @@ class RegionEncoder(nn.Module, ABC):
     """
 
     variant: str = ""
-    looks = False  # whether forward wants the clip's video tokens too
+    looks = 0  # how many video tokens forward picks; it then wants them all
 
     def __init__(self, *, text_width: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class RegionEncoder(nn.Module, ABC):
         made: list[Any] = [None] * len(heatmaps)
         for members in groups.values():
             together = torch.stack([heatmaps[i] for i in members])
-            views = torch.stack([seen[i] for i in members]) if self.looks and seen is not None else None
+            views = torch.stack([seen[i].float() for i in members]) if self.looks and seen is not None else None
             for index, tokens in zip(members, self(together, views)):
                 made[index] = tokens
         return made
@@ -104,9 +104,12 @@ class RegionEncoder(nn.Module, ABC):
             return
         b, t, h, w = heatmap.shape
         if seen is None:
-            raise BackboneError("region encoder with looks=True: wants the clip's video tokens beside the heatmap; see "
+            raise BackboneError("region encoder with looks: wants the clip's video tokens beside the heatmap; see "
                                 "the clip with backbone.see(clip, tokens=True)")
         side = round((t * h * w / max(seen.shape[1], 1)) ** 0.5)
         if side < 1 or tuple(seen.shape) != (b, t * (h // side) * (w // side), self.text_width) or h % side or w % side:
             raise BackboneError(f"region encoder: video tokens {tuple(seen.shape)} do not fit heatmaps {(b, t, h, w)} "
                                 f"and width {self.text_width}; are both of the same clips and backbone?")
+        if seen.shape[1] < self.looks:
+            raise BackboneError(f"region encoder: {self.looks} looks, but a clip of only {seen.shape[1]} video tokens; "
+                                "give the encoder fewer looks")

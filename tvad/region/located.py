@@ -1,4 +1,4 @@
-"""Our own region encoder: t + 4 tokens (one more with looks) that say where the heat is, in coordinates.
+"""Our own region encoder: t + 4 tokens (more with looks) that say where the heat is, in coordinates.
 
 The published encoders make a place readable only through the order of their tokens (see ``published.py``), need 80 to
 140 tokens for eight steps, and see a target that stands still badly or not at all.  Here:
@@ -13,8 +13,8 @@ The published encoders make a place readable only through the order of their tok
   the steps where it does, and the way between (difference of last and first, share of the steps).  "First" is soft:
   presence of the step times absence before it.  They pass through the same layers as the steps, so that one reading of
   a place serves "from", "to" and every moment between.
-- With ``looks`` one more token is the clip's video tokens averaged by the same weights: what is there, as the language
-  model already reads it, from where the heat is.
+- With ``looks`` that many more tokens are the clip's hottest video tokens themselves, with their place and step: what is
+  there, as the language model already reads it, from where the heat is.
 
 Measured on synthetic tracks, one seed (``python -m tvad.region --clips 300 --held-out 100 --steps 60 --grid 8 12``), R2
 of a ridge probe on untrained tokens for origin / destination, then share of the 3x3 cells named after 60 training steps:
@@ -40,26 +40,28 @@ _LEAST = 1e-6  # heat is clamped to this far from 0 and 1
 _SCALE = -math.log(_LEAST)
 _WAVES = (1.0, 2.0, 4.0)
 _NUMBERS = 3 + 4 + 2 + 2 * CELLS**2 + 4 * len(_WAVES) + 3  # facts of a step besides pooled convolutions
+_LOOKED = 4 + 4 * len(_WAVES)  # facts of a look: log-odds, step, place plain and as waves
 
 
 class LocatedEncoder(RegionEncoder):
-    """Tokens in the order: one a step, then first, last, whole, way, then the look if there is one.
+    """Tokens in the order: one a step, then first, last, whole, way, then the looks, hottest first.
 
     hidden_width: middle of the readout.  channels: of the two convolutions.  sharpness: power of the odds at the start.
-    looks: add the heat-weighted video tokens (forward then wants them).  rank: of their learned correction.  scale:
-    root mean square of the tokens at the start; about that of the language model's embedding rows.
+    looks: how many of the hottest video tokens to add (forward then wants them).  rank: of their learned correction.
+    scale: root mean square of the tokens at the start; about that of the video tokens, beside which they stand.
     """
 
     variant = "located"
 
     def __init__(
         self, *, text_width: int, hidden_width: int = 128, channels: int = 16, sharpness: float = 2.0,
-        looks: bool = False, rank: int = 32, scale: float = 0.02,
+        looks: int = 0, rank: int = 32, scale: float = 1.0,
     ) -> None:
         super().__init__(text_width=text_width)
-        if min(hidden_width, channels, rank) < 1 or not sharpness > 0 or not scale > 0:
+        if min(hidden_width, channels, rank) < 1 or looks < 0 or not sharpness > 0 or not scale > 0:
             raise ParameterError(f"region encoder 'located': hidden_width {hidden_width}, channels {channels}, rank "
-                                 f"{rank}, sharpness {sharpness} and scale {scale} must be positive")
+                                 f"{rank}, sharpness {sharpness} and scale {scale} must be positive, looks {looks} not "
+                                 "negative")
         self.hidden_width, self.channels, self.looks, self.rank = hidden_width, channels, looks, rank
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(sharpness)))
         self.presence = nn.Parameter(torch.tensor([2.0, 2.0]))  # slope; margin in log-odds below the hottest step
@@ -71,17 +73,19 @@ class LocatedEncoder(RegionEncoder):
         self.way = nn.Sequential(nn.Linear(2 * facts + 1, hidden_width), nn.GELU(), nn.LayerNorm(hidden_width))
         self.out = nn.Linear(hidden_width, text_width, bias=False)
         nn.init.normal_(self.out.weight, std=scale / math.sqrt(hidden_width))
-        self.base_prompt = nn.Parameter(torch.randn(1 + len(SUMMARIES) + looks, text_width) * scale)
+        self.base_prompt = nn.Parameter(torch.randn(1 + len(SUMMARIES) + bool(looks), text_width) * scale)
         if looks:
             self.look_down = nn.Linear(text_width, rank, bias=False)
             self.look_up = nn.Linear(rank, text_width, bias=False)
             nn.init.zeros_(self.look_up.weight)  # the video tokens as they are, until training says otherwise
+            self.look_place = nn.Linear(_LOOKED, text_width, bias=False)
+            nn.init.normal_(self.look_place.weight, std=scale / math.sqrt(_LOOKED))
 
     def tokens(self, steps: int) -> int:
         return steps + len(SUMMARIES) + self.looks
 
     def flops(self, t: int, h: int, w: int) -> int:
-        """As in :class:`RegionEncoder`; sums along one axis and the look (one average and a low-rank map) are left out."""
+        """As in :class:`RegionEncoder`; sums along one axis and the choice of looks are left out."""
         hidden, facts = self.hidden_width, _NUMBERS + 2 * self.channels
         pixels, rows = t * h * w, t + len(SUMMARIES) - 1
         convolved = 2 * 9 * pixels * self.channels * (4 + self.channels)
@@ -89,7 +93,8 @@ class LocatedEncoder(RegionEncoder):
         summed = 2 * 3 * t * facts
         read = 2 * rows * hidden * (facts + hidden) + 2 * hidden * (2 * facts + 1)
         out = 2 * (rows + 1) * hidden * self.text_width
-        return convolved + cells + summed + read + out
+        looked = 2 * self.looks * self.text_width * (2 * self.rank + _LOOKED)
+        return convolved + cells + summed + read + out + looked
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "hidden_width": self.hidden_width, "channels": self.channels, "looks": self.looks,
@@ -124,7 +129,7 @@ class LocatedEncoder(RegionEncoder):
         tokens = self.out(hidden) + base
         if seen is None:
             return tokens
-        return torch.cat([tokens, (self._look(odds, seen) + roles[-1:])[:, None]], 1)
+        return torch.cat([tokens, self._looked(odds, seen) + roles[-1:]], 1)
 
     def _facts(self, heatmap: Tensor, odds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Facts (b, t, f), presence (b, t) and weights (b, t, h, w)."""
@@ -141,8 +146,7 @@ class LocatedEncoder(RegionEncoder):
         step = step * (presence * presence.roll(1, 1))[..., None]  # a jump from nowhere is no motion
         cells = (_membership(h, heatmap).T @ weights @ _membership(w, heatmap)).flatten(2)
         hottest = F.adaptive_max_pool2d(odds, CELLS).flatten(2) / _SCALE
-        angles = math.pi / 2 * place[..., None] * place.new_tensor(_WAVES)
-        waves = torch.cat([angles.sin(), angles.cos()], -1).flatten(2)
+        waves = _waves(place)
         levels = torch.stack([peak / _SCALE, presence, heatmap.mean((2, 3)).clamp_min(_LEAST).log() / _SCALE], -1)
         when = _axis(t, heatmap)
         time = torch.stack([when, (math.pi / 2 * when).sin(), (math.pi / 2 * when).cos()], -1).expand(b, -1, -1)
@@ -158,14 +162,24 @@ class LocatedEncoder(RegionEncoder):
         here = features @ weights.flatten(0, 1).flatten(1)[..., None]
         return torch.cat([here[..., 0], features.mean(2)], -1).unflatten(0, (b, t))
 
-    def _look(self, odds: Tensor, seen: Tensor) -> Tensor:
-        """The video tokens averaged by the weights over the whole clip, corrected by a learned low-rank map."""
+    def _looked(self, odds: Tensor, seen: Tensor) -> Tensor:
+        """The hottest video tokens of the clip, corrected by a learned low-rank map, with their places."""
         b, t, h, w = odds.shape
         side = round((t * h * w / seen.shape[1]) ** 0.5)
-        weights = (self.log_sharpness.exp() * odds).flatten(1).softmax(-1)
-        merged = weights.view(b, t, h // side, side, w // side, side).sum((3, 5)).flatten(1)
-        view = (merged[:, None] @ seen)[:, 0]
-        return view + self.look_up(self.look_down(view))
+        merged = odds.unflatten(3, (w // side, side)).unflatten(2, (h // side, side)).amax((3, 5))
+        heat, at = merged.flatten(1).topk(self.looks)
+        view = seen.gather(1, at[..., None].expand(-1, -1, seen.shape[2]))
+        step, row, column = at // (h // side * (w // side)), at // (w // side) % (h // side), at % (w // side)
+        place = torch.stack([_axis(w // side, odds)[column], _axis(h // side, odds)[row]], -1)
+        when = _axis(t, odds)[step]
+        facts = torch.cat([heat[..., None] / _SCALE, when[..., None], place, _waves(place)], -1)
+        return view + self.look_up(self.look_down(view)) + self.look_place(facts)
+
+
+def _waves(place: Tensor) -> Tensor:
+    """Sines and cosines of coordinates, flat."""
+    angles = math.pi / 2 * place[..., None] * place.new_tensor(_WAVES)
+    return torch.cat([angles.sin(), angles.cos()], -1).flatten(-2)
 
 
 def _log_odds(heatmap: Tensor) -> Tensor:

@@ -2,16 +2,36 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import tvad.study
-from tvad.errors import StorageError, TvadError
+from tvad.errors import ParameterError, StorageError, TvadError
 from tvad.params import project_root
 from tvad.record import latest_rows, read_rows
+from tvad.study.ablation import Ablation
 from tvad.study.run import VARIANTS, Study
 from tvad.study.tables import compare_table, study_tables
+from tvad.training.variants import VARIANTS as SPEAKERS
+
+KNOWN = {1: VARIANTS, 2: tuple(SPEAKERS)}      # the variants of each phase
+
+
+def settings(assignments: Sequence[str]) -> dict[str, Any]:
+    """Values by name from NAME=VALUE: Python literals, anything else is text. Raises :class:`ParameterError`."""
+    found = {}
+    for assignment in assignments:
+        name, sign, value = assignment.partition("=")
+        if not sign or not name:
+            raise ParameterError(f"--set {assignment}: not NAME=VALUE, as in learning_rate=2e-3")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,13 +40,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("command", choices=("run", "compare", "tables"))
     parser.add_argument("--profile", default="tiny")
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
+    parser.add_argument("--phase", type=int, choices=tuple(KNOWN), default=1, help="1: heatmaps, 2: answers (default: 1)")
+    parser.add_argument("--variants", nargs="+", help="default: all of the phase")
+    parser.add_argument("--set", nargs="+", metavar="NAME=VALUE", default=(), dest="changes",
+                        help="phase 2: try other settings on validation alone, rows under runs/study/phase2")
     given = parser.parse_args(arguments)
+    variants = given.variants or KNOWN[given.phase]
+    if unknown := [name for name in variants if name not in KNOWN[given.phase]]:
+        parser.error(f"variant {unknown[0]!r} is not of phase {given.phase}; choose from {', '.join(KNOWN[given.phase])}")
+    if given.changes and (given.command, given.phase) != ("run", 2):
+        parser.error("--set is for run --phase 2")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     figures = project_root() / "figures" / given.profile / "study.jsonl"
     try:
-        if given.command == "run":
-            Study(given.profile, seeds=given.seeds, variants=given.variants).run()
+        if given.command == "run" and given.phase == 2:
+            Ablation(given.profile, seeds=given.seeds, variants=variants, changes=settings(given.changes)).run()
+        elif given.command == "run":
+            Study(given.profile, seeds=given.seeds, variants=variants).run()
         elif given.command == "compare":
             results = project_root() / "runs" / given.profile / "results.jsonl"
             measured = latest_rows(read_rows(results))

@@ -15,6 +15,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from tvad.conversation.saved import read_record
 from tvad.errors import StorageError
 from tvad.evaluation import Cell
 from tvad.language.appearance import COLOURS, OBJECTS, TONES
@@ -27,7 +28,7 @@ from tvad.scenes.types import MOTIONS
 from tvad.training.answering import answer
 from tvad.training.phase2 import open_clips, open_lessons
 from tvad.training.phase2_config import Phase2Config
-from tvad.training.speaker import RECORD, load_speaker
+from tvad.training.speaker import load_speaker
 
 STYLE = "turns"
 # What is done says the class where no thing does; the objects thrown do not (a bag may also be carried).
@@ -59,7 +60,7 @@ def answer_split(folder: Path | str, backbone: Any, decoder: Any, conversations:
     """
     speaker = load_speaker(folder, backbone)
     try:
-        record = json.loads((Path(folder) / RECORD).read_text(encoding="utf-8"))
+        record = read_record(folder)
         config = Phase2Config(**record["phase2"])
         chosen = [one for one in conversations if style is None or one.style == style]
         clips = open_clips(config, backbone, decoder, chosen, videos, prototypes=prototypes, cache_dir=cache_dir,
@@ -125,5 +126,5 @@ def _rows(scores: Mapping[str, TextScore], cell: Cell) -> list[Row]:
             continue
         whole = score if score.low is not None else float(score.value)
         more = {"positive_rate": score.base} if name.startswith("yes_no") else {}
-        rows.append(cell.row(name, score.n, whole, **more))
+        rows.append(cell.row(name, score.n, whole, choice=cell.choice, **more))
     return rows

@@ -197,7 +197,7 @@ class Phase1Run:
         else:
             result = train_heatmap(self.config, self.backbone, train=self.train_part.videos, val=self.val_part.videos,
                                    output_dir=self.folder, cache_dir=self.cache, prototypes=self.prototypes)
-            record = {"key": self.training_key, "best": dict(result.best), "pairs": dict(result.pairs),
+            record = {"key": self.training_key, "best": dict(result.best), "pairs": dict(result.counts),
                       "seconds": round(result.seconds, 1), "resumed_at": result.resumed_at, "taken_over_from": None}
             # Smoothing and thresholds of an earlier decoder must not serve this one.
             for name in ("detector.json", "val_rows.jsonl"):

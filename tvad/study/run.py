@@ -168,6 +168,10 @@ class Study:
         print(f"{arm.name}: {result.seconds:.0f} s, best {dict(result.best)}", flush=True)
         return AnomalyHeatmapDecoder.load(result.path, backbone=backbone).eval().to(device)
 
+    def decoder(self, backbone: Any, text: Any, *, protocol: str, seed: int) -> AnomalyHeatmapDecoder:
+        """The system's decoder of a training protocol and seed, trained where it is missing: what phase 2 starts from."""
+        return self._decoder(Arm("full", protocol, seed), backbone, text, self._config_hash(backbone))
+
     def _pairs_per_video(self) -> int:
         # As many of each video as the closed split takes, so that the open-set split finds them in the cache.
         count = len(self.videos("simcampus", "scene-disjoint", "train"))

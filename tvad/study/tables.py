@@ -8,11 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import mean, stdev
 
-from tvad.record import Row
+from tvad.record import SPOKEN, Row
 
-_ORDER = ("pixel_auroc", "aupro", "micro_auc", "macro_auc", "ap", "rbdc", "tbdc")
+_ORDER = ("pixel_auroc", "aupro", "micro_auc", "macro_auc", "ap", "rbdc", "tbdc", "yes_no_balanced_accuracy",
+          "yes_no_accuracy", "bleu4_target", "bleu4_trajectory")
 _NAMES = {"pixel_auroc": "pixel AUROC", "aupro": "AUPRO", "micro_auc": "micro AUC", "macro_auc": "macro AUC",
-          "ap": "AP", "rbdc": "RBDC", "tbdc": "TBDC"}
+          "ap": "AP", "rbdc": "RBDC", "tbdc": "TBDC", "yes_no_balanced_accuracy": "yes/no, balanced",
+          "yes_no_accuracy": "yes/no", "bleu4_target": "target BLEU-4", "bleu4_trajectory": "trajectory BLEU-4",
+          "slot_class": "target class right", "slot_colours": "colours right", "slot_motion": "motion right",
+          "slot_from": "from right", "slot_to": "to right"}
 _ROUNDING = 0.001
 
 
@@ -64,24 +68,31 @@ def compare_table(results: Sequence[Row], study: Sequence[Row]) -> str:
 
 
 def study_tables(rows: Sequence[Row]) -> str:
-    """Markdown, for each split: metrics by variant, then events; mean ± standard deviation over seeds."""
-    parts = []
-    if len(configs := {row.config for row in rows}) > 1:
-        parts.append(f"> These rows come from {len(configs)} configurations ({', '.join(sorted(configs))}): they are not "
-                     "one study. Run it again to the end, or delete the older rows.")
-    for split in dict.fromkeys((row.dataset, row.protocol, row.split) for row in rows):
-        chosen = [row for row in rows if (row.dataset, row.protocol, row.split) == split]
+    """Markdown, for each split and phase: metrics by variant, then events; mean ± standard deviation over seeds."""
+    parts = [f"> These rows come from {len(configs)} configurations ({', '.join(sorted(configs))}): they are not one "
+             "study. Run it again to the end, or delete the older rows."
+             for configs in _configurations(rows) if len(configs) > 1]
+    for split in dict.fromkeys((row.dataset, row.protocol, row.split, row.metric in SPOKEN) for row in rows):
+        chosen = [row for row in rows if (row.dataset, row.protocol, row.split, row.metric in SPOKEN) == split]
         dataset = "SimCampus (simulated)" if split[0] == "simcampus" else split[0]
         seeds = sorted({row.seed for row in chosen})
         rates = [row.positive_rate for row in chosen if row.positive_rate is not None and row.event is None]
-        parts.append(f"### {dataset}, {split[2]} split ({split[1]}), seeds {', '.join(map(str, seeds))}"
-                     + (f", base rate {rates[0]:.3f}" if rates else ""))
+        parts.append(f"### {dataset}, {split[2]} split ({split[1]}){', answers' if split[3] else ''}, seeds "
+                     f"{', '.join(map(str, seeds))}" + (f", base rate {rates[0]:.3f}" if rates else ""))
         whole = [row for row in chosen if row.event is None]
         parts.append(_markdown(whole, head="metric"))
         events = [row for row in chosen if row.event is not None]
         if events:
             parts.append(_markdown(events, head="event"))
     return "\n\n".join(parts)
+
+
+def _configurations(rows: Sequence[Row]) -> list[set[str]]:
+    """The configurations of rows that must share one: phase 1 has one for all protocols, phase 2 one for each."""
+    groups: dict[str | None, set[str]] = {}
+    for row in rows:
+        groups.setdefault(row.protocol if row.metric in SPOKEN else None, set()).add(row.config)
+    return list(groups.values())
 
 
 def _markdown(rows: Sequence[Row], *, head: str) -> str:

@@ -23,7 +23,7 @@ def evidence_of(lessons: Lessons, row: int) -> Evidence:
     """What the language model gets of a conversation's clip."""
     speaker, seen = lessons.speaker, lessons.seen(row).to(lessons.speaker.device)
     heat = None if lessons.heat is None else lessons.heat[lessons.number[row]].to(speaker.device)
-    anomaly = None if heat is None else speaker.evidence([heat], [seen])[0]
+    anomaly = None if heat is None else speaker.evidence([heat], [lessons.look(row)])[0]
     clip = lessons.clips.clips[lessons.number[row]]
     return Evidence(lessons.view(row), seen, anomaly, heat, str(clip))
 

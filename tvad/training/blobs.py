@@ -32,13 +32,14 @@ _LEAST_FRAMES = 5       # in view
 @dataclass(frozen=True)
 class BlobWorld:
     """The clips that blobs are drawn for: heatmap ``steps`` and ``grid`` (h, w), side of a ``patch`` in pixels, frames of
-    a step, frames a second."""
+    a step, frames a second; ``shown`` of a step's frames are looked at (0: all)."""
 
     steps: int
     grid: tuple[int, int]
     patch: int
     step_frames: int
     fps: float
+    shown: int = 0
 
     @property
     def frames(self) -> int:
@@ -102,8 +103,10 @@ def draw_heat(world: BlobWorld, track: MaskTrack | None, rng: np.random.Generato
         level = rng.uniform(0.4, 1.0) * np.where(rng.random(world.steps) < 0.1, 0.2, rng.uniform(0.7, 1.0, world.steps))
         blob = np.zeros_like(heat)
         for frame, box in zip(track.frames.tolist(), track.boxes):
-            left, top, right, bottom = (box / world.patch).astype(int)
-            blob[frame // world.step_frames, top:bottom + 1, left:right + 1] = 1
+            step, within = divmod(frame, world.step_frames)
+            if within < (world.shown or world.step_frames):
+                left, top, right, bottom = (box / world.patch).astype(int)
+                blob[step, top:bottom + 1, left:right + 1] = 1
         soft = gaussian_filter(blob, (0, *[rng.uniform(0.2, 0.8)] * 2))
         heat = np.maximum(heat, soft * level[:, None, None] * rng.uniform(0.8, 1.0, heat.shape))
     return np.clip(heat, 0, 1).astype(np.float32)

@@ -184,7 +184,7 @@ def _one(backbone: Any, video: Any, starts: tuple[int, ...], root: Path, batch: 
     return found
 
 
-def _seen(video: Any, start: int, length: int, refilmed: float) -> tuple[Clip, UInt8[np.ndarray, "t h w"]]:
+def seen_pair(video: Any, start: int, length: int, refilmed: float) -> tuple[Clip, UInt8[np.ndarray, "t h w"]]:
     """The pair as the tower is to see it, and its masks: as filmed, or by chance through another camera."""
     stop = min(start + length, len(video.frames))
     frames = video.frames.read(start, stop)
@@ -201,7 +201,7 @@ def _extract(backbone: Any, video: Any, starts: tuple[int, ...], batch: int, ref
     length = backbone.temporal_patch_size
     parts, share, centre = [], [], []
     for first in range(0, len(starts), batch):
-        seen = [_seen(video, start, length, refilmed) for start in starts[first:first + batch]]
+        seen = [seen_pair(video, start, length, refilmed) for start in starts[first:first + batch]]
         for (_, masks), sight in zip(seen, backbone.see_many([clip for clip, _ in seen])):
             stacked = torch.stack([tap[0] for tap in sight.taps]).float().clamp(-_HALF_MAX, _HALF_MAX)
             parts.append(stacked.half().cpu().numpy())

@@ -29,6 +29,7 @@ from safetensors.numpy import save
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from tvad.conversation.economy import thinned
 from tvad.errors import DatasetError
 from tvad.record import atomic_write
 from tvad.training.cache import tower_key
@@ -36,7 +37,7 @@ from tvad.training.targets import cover, masks_of
 from tvad.video.clip import Clip
 
 _LOG = logging.getLogger(__name__)
-_FORMAT = "clips-1"
+_FORMAT = "clips-2"
 _HALF_MAX = 65504.0
 
 
@@ -55,14 +56,16 @@ class ClipRange:
 class ClipSet:
     """The cached clips of a split, by number in the order of ``clips``.
 
-    ``grids``: (t, h, w) in patches of each clip; ``fps`` of each; ``patch_frames``: frames of a temporal patch.
+    ``grids``: (t, h, w) in patches of each clip; ``fps`` of each; ``patch_frames``: frames of a temporal patch,
+    of which every ``every``-th was seen.
     Maps lie in memory (float32), tokens are read from disk.
     """
 
     def __init__(self, clips: Sequence[ClipRange], *, tokens: Sequence[Path], heat: Sequence[np.ndarray],
                  mask: Sequence[np.ndarray] | None, grids: Sequence[tuple[int, int, int]], fps: Sequence[float],
-                 patch_frames: int) -> None:
-        self.clips, self.grids, self.fps, self.patch_frames = tuple(clips), tuple(grids), tuple(fps), patch_frames
+                 patch_frames: int, every: int = 1) -> None:
+        self.clips, self.grids, self.fps = tuple(clips), tuple(grids), tuple(fps)
+        self.patch_frames, self.every = patch_frames, every
         self._tokens, self._heat, self._mask = tuple(tokens), tuple(heat), None if mask is None else tuple(mask)
         self.number: Mapping[ClipRange, int] = {clip: number for number, clip in enumerate(self.clips)}
 
@@ -96,18 +99,19 @@ class ClipSet:
 
 
 def cache_clips(backbone: Any, decoder: Any, clips: Sequence[ClipRange], videos: Mapping[str, Any], *,
-                prototypes: Float[Tensor, "2 d"], root: Path | str, masks: bool = False, batch: int = 4,
-                part: tuple[int, int] = (0, 1), progress: bool = True) -> ClipSet | None:
+                prototypes: Float[Tensor, "2 d"], root: Path | str, masks: bool = False, every: int = 1,
+                batch: int = 4, part: tuple[int, int] = (0, 1), progress: bool = True) -> ClipSet | None:
     """Make what is missing under ``root`` and open the clips.
 
-    ``videos`` by id. ``masks``: also the ground-truth maps. ``batch``: clips of one size a pass of the tower. ``part``:
-    (rank, count) makes every ``count``-th clip and returns None where other ranks have more to make; call it again
-    after a barrier with (0, 1).
+    ``videos`` by id. ``masks``: also the ground-truth maps. ``every``: the tower sees every so-manyth temporal patch of a
+    clip; it looks at each by itself, so nothing else changes and a clip costs that much less. ``batch``: clips of one
+    size a pass of the tower. ``part``: (rank, count) makes every ``count``-th clip and returns None where other ranks
+    have more to make; call it again after a barrier with (0, 1).
     Raises DatasetError for an unknown video or a range outside it, StorageError when the disk refuses.
     """
     for clip in clips:
         _check(clip, videos)
-    store = _Store(Path(root) / "clips", backbone, decoder, prototypes)
+    store = _Store(Path(root) / "clips", backbone, decoder, prototypes, every)
     own = list(clips)[part[0]::part[1]]
     missing = [clip for clip in own if not store.has(clip, videos[clip.video])]
     groups = _alike(missing, videos, batch)
@@ -118,7 +122,16 @@ def cache_clips(backbone: Any, decoder: Any, clips: Sequence[ClipRange], videos:
     found = [store.open(clip, videos[clip.video], masks=masks) for clip in own]
     return ClipSet(own, tokens=[item[0] for item in found], heat=[item[1] for item in found],
                    mask=[item[2] for item in found] if masks else None, grids=[item[3] for item in found],
-                   fps=[videos[clip.video].frames.fps for clip in own], patch_frames=backbone.temporal_patch_size)
+                   fps=[videos[clip.video].frames.fps for clip in own], patch_frames=backbone.temporal_patch_size,
+                   every=every)
+
+
+def decoder_key(decoder: Any, prototypes: Float[Tensor, "2 d"]) -> str:
+    """Hash of what makes heatmaps of tapped features: the decoder's weights and the prototypes."""
+    digest = hashlib.sha256(prototypes.float().cpu().numpy().tobytes())
+    for name, value in sorted(decoder.state_dict().items()):
+        digest.update(name.encode() + value.cpu().float().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _check(clip: ClipRange, videos: Mapping[str, Any]) -> None:
@@ -140,18 +153,16 @@ def _alike(clips: Sequence[ClipRange], videos: Mapping[str, Any], batch: int) ->
 class _Store:
     """The files of one tower and decoder."""
 
-    def __init__(self, root: Path, backbone: Any, decoder: Any, prototypes: Float[Tensor, "2 d"]) -> None:
+    def __init__(self, root: Path, backbone: Any, decoder: Any, prototypes: Float[Tensor, "2 d"], every: int) -> None:
         self.root, self.backbone, self.decoder, self.prototypes = root, backbone, decoder, prototypes.float()
-        digest = hashlib.sha256(self.prototypes.cpu().numpy().tobytes())
-        for name, value in sorted(decoder.state_dict().items()):
-            digest.update(name.encode() + value.cpu().float().numpy().tobytes())
-        self.decoder_key = digest.hexdigest()[:16]
+        self.every = every
+        self.decoder_key = decoder_key(decoder, prototypes)
 
     def path(self, clip: ClipRange, video: Any, kind: str, *, grid: Sequence[int] = ()) -> Path:
         tower, dtype = tower_key(self.backbone), str(getattr(self.backbone, "dtype", ""))
         made_by = {"tokens": [tower, dtype], "heat": [tower, dtype, list(self.backbone.taps), self.decoder_key],
                    "mask": [list(grid), *_annotation(video)]}[kind]
-        parts = [_FORMAT, kind, made_by, video.dataset, str(clip), video.frames.fingerprint]
+        parts = [_FORMAT, self.every, kind, made_by, video.dataset, str(clip), video.frames.fingerprint]
         key = hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:24]
         name = re.sub(r"[^\w.-]+", "_", f"{video.dataset}-{clip}")
         return self.root / tower[:16] / f"{name}-{kind}-{key}.safetensors"
@@ -163,7 +174,8 @@ class _Store:
         seen = []
         for clip in group:
             frames = videos[clip.video].frames
-            seen.append(Clip(frames.read(clip.start, clip.stop), frames.fps, clip.start, clip.video))
+            shown = thinned(frames.read(clip.start, clip.stop), every=self.every, patch=self.backbone.temporal_patch_size)
+            seen.append(Clip(shown, frames.fps, clip.start, clip.video))
         for clip, sight in zip(group, self.backbone.see_many(seen, tokens=True)):
             with torch.inference_mode():
                 heat = self.decoder.heatmap(sight.taps, self.prototypes)
@@ -188,6 +200,7 @@ class _Store:
         if found is None:
             masks = masks_of(video, clip.start, clip.stop, tuple(video.frames.size))
             step = self.backbone.temporal_patch_size
+            masks = thinned(masks, every=self.every, patch=step)
             maps = [cover(masks[first:first + step], grid[1:]) > 0 for first in range(0, len(masks), step)]
             _write(path, "mask", np.stack(maps).astype(np.uint8), json.dumps(list(grid)))
             found = _read(path)

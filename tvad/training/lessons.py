@@ -7,7 +7,7 @@ out of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tvad.backbones.chat import View
+from tvad.conversation.economy import WHOLE, Economy
 from tvad.errors import DatasetError
 from tvad.training.evidence import ClipRange, ClipSet
 from tvad.training.speaker import Example, Speaker
@@ -72,15 +73,17 @@ def clips_of(conversations: Sequence[Any]) -> list[ClipRange]:
 class Lessons:
     """The conversations of a split with their cached clips.
 
-    ``heat``: the map of each clip under the variant's evidence, or None. ``token_step``: the language model sees every
-    so-manyth temporal patch of the video; the heatmap keeps them all.
+    ``heat``: the map of each clip under the variant's evidence, or None. ``economy``: how much of the video the language
+    model reads; the heatmap keeps all its steps. ``slots``: of the anomaly stage, these turns alone; None: all.
     """
 
     def __init__(self, conversations: Sequence[Any], clips: ClipSet, speaker: Speaker, *, backbone: Any,
-                 heat: Sequence[Float[Tensor, "t h w"]] | None, token_step: int = 1) -> None:
+                 heat: Sequence[Float[Tensor, "t h w"]] | None, economy: Economy = WHOLE,
+                 slots: Collection[str] | None = None) -> None:
         self.conversations, self.clips, self.speaker, self.backbone = tuple(conversations), clips, speaker, backbone
-        self.heat, self.token_step = heat, token_step
+        self.heat, self.economy = heat, economy
         self.turns = [turns_of(conversation) for conversation in conversations]
+        self.slots = None if slots is None else frozenset(slots) | SCENE_SLOTS
         self.number = [clips.number[clip_of(conversation)] for conversation in conversations]
 
     def __len__(self) -> int:
@@ -92,7 +95,8 @@ class Lessons:
 
     def chosen(self, row: int, stage: str) -> list[Turn]:
         """The turns of a conversation that belong to the stage."""
-        return [turn for turn in self.turns[row] if (turn.slot in SCENE_SLOTS) == (stage == "scene")]
+        return [turn for turn in self.turns[row] if (turn.slot in SCENE_SLOTS) == (stage == "scene")
+                and (self.slots is None or turn.slot in self.slots)]
 
     def length(self, row: int, stage: str) -> int:
         """About how many tokens the example has, to batch alike ones."""
@@ -100,9 +104,8 @@ class Lessons:
         return math.prod(self.grid(row)) // self._merge**2 + letters // _CHARACTERS
 
     def grid(self, row: int) -> tuple[int, int, int]:
-        """(t, h, w) in patches of what the language model sees of the clip."""
-        t, h, w = self.clips.grids[self.number[row]]
-        return -(-t // self.token_step), h, w
+        """(t, h, w) in patches of what the language model reads of the clip."""
+        return self.economy.read_grid(self.clips.grids[self.number[row]], self._merge)
 
     def example(self, row: int, stage: str) -> Example:
         """A conversation's turns of the stage, ready for the speaker."""
@@ -116,19 +119,24 @@ class Lessons:
         tokens = self.speaker.evidence_tokens(0 if heat is None else len(heat))
         dialogue = self.speaker.format.dialogue(self.speaker.language, pairs, view=self.view(row), seen=len(seen),
                                                 anomaly=tokens)
-        return Example(dialogue, seen, heat)
+        return Example(dialogue, seen, heat, self.look(row))
 
     def view(self, row: int) -> View:
         """Shape and pace of what the language model sees of a conversation's clip."""
         number = self.number[row]
         clip, fps = self.clips.clips[number], self.clips.fps[number]
-        return View.of(self.backbone, self.grid(row), frames=clip.stop - clip.start, fps=fps / self.token_step)
+        pace = fps / (self.clips.every * self.economy.token_step)
+        return View.of(self.backbone, self.grid(row), frames=clip.stop - clip.start, fps=pace)
 
     def seen(self, row: int) -> Float[Tensor, "m d"]:
-        """The video tokens of a conversation's clip, every ``token_step``-th temporal patch."""
+        """The video tokens of a conversation's clip that the language model reads."""
         number = self.number[row]
-        tokens, (t, h, w) = self.clips.tokens(number), self.clips.grids[number]
-        return tokens.view(t, h * w // self._merge**2, -1)[:: self.token_step].flatten(0, 1)
+        return self.economy.read(self.clips.tokens(number), self.clips.grids[number], self._merge)
+
+    def look(self, row: int) -> Float[Tensor, "n d"] | None:
+        """All video tokens of a conversation's clip where the region encoder looks at them."""
+        looking = self.speaker.region is not None and self.speaker.region.looks
+        return self.clips.tokens(self.number[row]) if looking else None
 
     @property
     def _merge(self) -> int:
@@ -144,4 +152,4 @@ def check_lengths(lessons: Lessons, limit: int) -> None:
         for stage in STAGES:
             if lessons.chosen(row, stage) and (length := lessons.length(row, stage)) > limit:
                 raise DatasetError(f"conversation {lessons.conversations[row].id}: about {length} tokens, the model reads "
-                                   f"{limit}; use shorter clips or a larger token_step")
+                                   f"{limit}; use shorter clips, or a larger token_step or pool")

@@ -19,9 +19,9 @@ import hashlib
 import json
 import math
 import time
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Sequence
 
 import numpy as np
 import torch
@@ -39,12 +39,13 @@ from tvad.prompts import prototypes as text_prototypes
 from tvad.record import write_json
 from tvad.training.cache import PairSet, cache_pairs
 from tvad.training.checkpoint import Checkpoints, RunState
+from tvad.training.common import FromParameters, TrainResult
 from tvad.training.losses import pixel_loss
 from tvad.training.targets import RULES, choose_pairs, spaced_pairs
 
 
 @dataclass(frozen=True)
-class Phase1Config:
+class Phase1Config(FromParameters):
     """Everything that decides the trained weights.
 
     ``train_pairs`` frame pairs, spread over the training videos (``pairs_per_video`` each where that is not 0, so that
@@ -86,24 +87,6 @@ class Phase1Config:
         if self.target_rule not in RULES:
             raise ParameterError(f"phase 1: unknown target_rule {self.target_rule!r}; give one of {', '.join(RULES)}")
         pixel_loss(self.loss)
-
-    @classmethod
-    def from_params(cls, params: Any, **changes: Any) -> Phase1Config:
-        """The settings that a notebook's parameters share with this by name, the rest as the defaults say."""
-        shared = {item.name: getattr(params, item.name) for item in fields(cls) if hasattr(params, item.name)}
-        return cls(**{**shared, **changes})
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """A trained decoder: ``path`` of its safetensors, ``history`` one record a validation, ``best`` the chosen one,
-    ``pairs`` what was cached, ``seconds`` of this call, ``resumed_at`` the step it went on from."""
-    path: Path
-    history: tuple[Mapping[str, Any], ...]
-    best: Mapping[str, Any]
-    pairs: Mapping[str, Any]
-    seconds: float
-    resumed_at: int = 0
 
 
 @dataclass

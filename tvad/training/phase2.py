@@ -8,6 +8,7 @@ anomaly), starting from the best heatmap decoder, which stays frozen.  Different
 * An optional first stage of synthetic heat blobs teaches the anomaly tokens to tell place and path (``blobs.py``).
   Variants whose tokens cannot tell anything skip it.
 * Video tokens and heatmaps come from a cache, so a step runs the language model alone.
+* Anomalous and normal conversations come equally often in the anomaly stage.
 * Validation conversations choose the checkpoint: the lowest loss on answers of the anomaly stage; the share of answers
   whose every token is the first choice is recorded by slot beside it.
 
@@ -40,27 +41,15 @@ from tvad.record import write_json
 from tvad.training.answering import yes_no_temperature
 from tvad.training.blobs import BlobWorld, blob_example
 from tvad.training.checkpoint import Checkpoints, RunState
+from tvad.training.common import TrainResult
 from tvad.training.evidence import ClipSet, cache_clips
 from tvad.training.lessons import Lessons, check_lengths, clips_of
 from tvad.training.phase1 import learning_rate
 from tvad.training.phase2_config import Phase2Config
 from tvad.training.speaker import Example, Speaker, attach, fill, optimizer_groups
-from tvad.training.variants import evidence_maps
+from tvad.training.variants import CONSTANT, evidence_maps
 
 MODEL = "model"
-
-
-@dataclass(frozen=True)
-class Phase2Result:
-    """A trained speaker: ``path`` of its folder, ``history`` one record a validation, ``best`` the chosen one,
-    ``conversations`` counts by split, ``seconds`` of this call, ``resumed_at`` the step it went on from."""
-
-    path: Path
-    history: tuple[Mapping[str, Any], ...]
-    best: Mapping[str, Any]
-    conversations: Mapping[str, int]
-    seconds: float
-    resumed_at: int = 0
 
 
 @dataclass
@@ -95,7 +84,8 @@ class _Run:
         if not rows:
             raise DatasetError(f"phase 2: no training conversation has a turn for the {stage} stage; make the set anew "
                                "(python -m tvad.language) or, for the scene stage, set scene_share to 0")
-        steps, size = self._steps(stage), self.config.batch_size
+        rows = _balanced(self.train, rows) if stage == "anomaly" else rows
+        steps, size = self._steps(stage), self.config.batch_size - self.config.mixed
         plan = _Plan(self.config.seed + (stage == "scene") * 100_003, (steps * size + 1) / len(rows), size)
         batches = plan_batches([self.train.length(row, stage) for row in rows], plan)
         return [[rows[place] for place in batch] for batch in batches]
@@ -108,8 +98,19 @@ class _Run:
             numbers = range(step * config.blob_batch, (step + 1) * config.blob_batch)[rank::world]
             return [blob_example(self.speaker, self.world, seed=config.seed, number=number) for number in numbers]
         first = config.blobs if stage == "scene" or "scene" not in self.plans else config.blobs + self._steps("scene")
-        rows = self.plans[stage][(step - first) % len(self.plans[stage])][rank::world]
-        return [self.train.example(row, stage) for row in rows]
+        numbers = range(step * config.blob_batch, step * config.blob_batch + config.mixed)
+        work = [(row, None) for row in self.plans[stage][(step - first) % len(self.plans[stage])]]
+        work += [(None, number) for number in numbers]
+        return [blob_example(self.speaker, self.world, seed=config.seed, number=number) if row is None
+                else self.train.example(row, stage) for row, number in work[rank::world]]
+
+
+def _balanced(lessons: Lessons, rows: Sequence[int]) -> list[int]:
+    """The rows with those of the rarer kind, anomalous or normal, so often that both are equally many: the share of
+    anomalies differs between splits, and yes/no must not learn that of training."""
+    kinds = [[row for row in rows if bool(lessons.conversations[row].anomalous) is kind] for kind in (True, False)]
+    most = max(map(len, kinds))
+    return sorted(row for own in kinds if own for row in (own * (most // len(own) + 1))[:most])
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class _Trainable:
 def train_speaker(config: Phase2Config, backbone: Any, decoder: Any, *, train: Sequence[Any], val: Sequence[Any],
                   videos: Mapping[str, Any], output_dir: Path | str, cache_dir: Path | str = "data/cache",
                   prototypes: Float[Tensor, "2 d"] | None = None, stop_after: int | None = None,
-                  progress: bool = True) -> Phase2Result:
+                  progress: bool = True) -> TrainResult:
     """Cache what is missing, train, and leave the folder ``output_dir/model`` (see ``speaker.py``).
 
     The backbone is afterwards as it was; ``load_speaker`` adapts it again.
@@ -164,12 +165,13 @@ def train_speaker(config: Phase2Config, backbone: Any, decoder: Any, *, train: S
         if accelerator.is_main_process and state.best is not None:
             fill(speaker.trainable(), state.best_weights)
             calibration = yes_no_temperature(run.val, run.val_rows, batch=config.batch_size)
-            speaker.save(path, extra={"phase2": asdict(config), "best": state.best, "calibration": calibration})
+            speaker.save(path, extra={"phase2": asdict(config), "best": state.best, "calibration": calibration,
+                                      "economy": asdict(config.economy), "constant": CONSTANT})
             write_json(Path(output_dir) / "history.json", state.history)
         accelerator.wait_for_everyone()
     finally:
         speaker.release()
-    return Phase2Result(path, tuple(state.history), state.best or {}, {"train": len(train), "val": len(val)},
+    return TrainResult(path, tuple(state.history), state.best or {}, {"train": len(train), "val": len(val)},
                         time.monotonic() - began, resumed_at)
 
 
@@ -181,7 +183,8 @@ def open_clips(config: Phase2Config, backbone: Any, decoder: Any, conversations:
     ``masks``: with the ground-truth maps, also where the variant does not read them.
     """
     clips = clips_of(conversations)
-    made = {"prototypes": prototypes, "root": cache_dir, "masks": masks or config.kind.reads_masks}
+    made = {"prototypes": prototypes, "root": cache_dir, "masks": masks or config.kind.reads_masks,
+            "every": config.every}
     if accelerator is not None and accelerator.num_processes > 1:
         cache_clips(backbone, decoder, clips, videos, **made, progress=progress,
                     part=(accelerator.process_index, accelerator.num_processes))
@@ -191,7 +194,7 @@ def open_clips(config: Phase2Config, backbone: Any, decoder: Any, conversations:
 
 def new_speaker(config: Phase2Config, backbone: Any) -> Speaker:
     """The untrained speaker of a configuration; ``release()`` it when done."""
-    return attach(backbone, config.kind, lora=config.lora, region={"variant": config.region}, seed=config.seed,
+    return attach(backbone, config.kind, lora=config.lora, region=config.encoder, seed=config.seed,
                   checkpointing=config.checkpointing)
 
 
@@ -200,7 +203,8 @@ def open_lessons(config: Phase2Config, speaker: Speaker, conversations: Sequence
     """Conversations with the evidence of the variant, or another ``evidence`` (see ``variants``) for a test of reading."""
     kind = config.kind.evidence if evidence is None else evidence
     heat = evidence_maps(clips, kind, seed=config.evidence_seed)
-    lessons = Lessons(conversations, clips, speaker, backbone=backbone, heat=heat, token_step=config.token_step)
+    lessons = Lessons(conversations, clips, speaker, backbone=backbone, heat=heat, economy=config.economy,
+                      slots=config.slots)
     check_lengths(lessons, speaker.stock.config.text_config.max_position_embeddings)
     return lessons
 
@@ -208,13 +212,14 @@ def open_lessons(config: Phase2Config, speaker: Speaker, conversations: Sequence
 def world_of(clips: ClipSet, backbone: Any) -> BlobWorld:
     """Blobs are drawn for clips like the first."""
     steps, rows, columns = clips.grids[0]
-    return BlobWorld(steps, (rows, columns), backbone.patch_size, clips.patch_frames, clips.fps[0])
+    return BlobWorld(steps, (rows, columns), backbone.patch_size, clips.patch_frames * clips.every, clips.fps[0],
+                     shown=clips.patch_frames)
 
 
 def _run_key(run: _Run) -> str:
     said = [[lessons.number, [[asdict(turn) for turn in turns] for turns in lessons.turns]]
             for lessons in (run.train, run.val)]
-    model = [run.speaker.settings, run.speaker.fingerprint]
+    model = [run.speaker.settings, run.speaker.language_fingerprint]
     parts = [asdict(run.config), model, run.train.clips.key, run.val.clips.key, said]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

@@ -1,34 +1,42 @@
 """Settings of phase 2, and which curriculum stage a step belongs to."""
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
+from tvad.conversation.economy import Economy
 from tvad.errors import ParameterError
+from tvad.language.phrasings import CORE
+from tvad.training.common import FromParameters
 from tvad.training.speaker import Lora
 from tvad.training.variants import Variant, variant_named
 
 
 @dataclass(frozen=True)
-class Phase2Config:
+class Phase2Config(FromParameters):
     """Everything that decides the trained weights.
 
     ``steps`` of conversations, of which the first ``scene_share`` are the scene stage, come after ``blob_steps`` of
     synthetic blobs (``blob_batch`` a step). ``batch_size`` counts conversations; ``micro_batch`` of them at a time go
     through the model (0: all). ``learning_rate`` is LoRA's, ``region_learning_rate`` that of region encoder and token
-    rows. ``token_step``: the language model sees every so-manyth temporal patch, the heatmap keeps them all.
-    ``region`` names the region encoder's variant. ``val_conversations`` evenly spaced ones validate (0: all).
-    ``evidence_seed`` deals out the maps of ``shuffled-evidence``. ``checkpointing`` recomputes activations, for large
-    models.
+    rows. ``blob_share`` of each batch in the later stages are blobs too, so that places are not forgotten.
+    ``asked``: "core" trains the anomaly stage on the six core questions alone, which halves its sequences; or "all".
+    ``every``, ``token_step``, ``pool``: how much of the video is looked at and read (``tvad.conversation.economy``).
+    ``region`` names the region encoder's variant, ``looks`` how many video tokens it points out (located alone).
+    ``val_conversations`` evenly spaced ones validate (0: all). ``evidence_seed`` deals out the maps of
+    ``shuffled-evidence``. ``checkpointing`` recomputes activations, for large models.
     """
 
     variant: str = "full"
     region: str = "located"
+    looks: int = 0
     seed: int = 0
     steps: int = 600
     scene_share: float = 0.3
+    asked: str = "all"
     blob_steps: int = 0
     blob_batch: int = 32
+    blob_share: float = 0.0
     batch_size: int = 8
     micro_batch: int = 0
     validate_every: int = 150
@@ -41,30 +49,29 @@ class Phase2Config:
     lora_rank: int = 16
     lora_alpha: int = 32
     lora_dropout: float = 0.05
+    every: int = 1
     token_step: int = 1
+    pool: int = 1
     evidence_seed: int = 0
     checkpointing: bool = False
 
     def __post_init__(self) -> None:
         variant_named(self.variant)
-        for name in ("steps", "batch_size", "blob_batch", "validate_every", "lora_rank", "lora_alpha", "token_step"):
+        for name in ("steps", "batch_size", "blob_batch", "validate_every", "lora_rank", "lora_alpha", "every",
+                     "token_step", "pool"):
             if getattr(self, name) < 1:
                 raise ParameterError(f"phase 2: {name} must be at least 1, got {getattr(self, name)}")
-        for name in ("blob_steps", "micro_batch", "val_conversations"):
+        for name in ("blob_steps", "micro_batch", "val_conversations", "looks"):
             if getattr(self, name) < 0:
                 raise ParameterError(f"phase 2: {name} must be at least 0, got {getattr(self, name)}")
+        if self.asked not in ("all", "core"):
+            raise ParameterError(f"phase 2: asked must be all or core, got {self.asked!r}")
         if min(self.learning_rate, self.region_learning_rate) <= 0:
             raise ParameterError(f"phase 2: learning_rate {self.learning_rate} and region_learning_rate "
                                  f"{self.region_learning_rate} must be above 0")
-        for name in ("scene_share", "warm_up", "lora_dropout"):
+        for name in ("scene_share", "warm_up", "lora_dropout", "blob_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ParameterError(f"phase 2: {name} must be in [0, 1), got {getattr(self, name)}")
-
-    @classmethod
-    def from_params(cls, params: Any, **changes: Any) -> Phase2Config:
-        """The settings that a notebook's parameters share with this by name, the rest as the defaults say."""
-        shared = {item.name: getattr(params, item.name) for item in fields(cls) if hasattr(params, item.name)}
-        return cls(**{**shared, **changes})
 
     @property
     def kind(self) -> Variant:
@@ -73,21 +80,42 @@ class Phase2Config:
 
     @property
     def blobs(self) -> int:
-        """Steps of the blob stage: none where the anomaly tokens cannot tell anything."""
+        """Steps of the blob stage: none where the anomaly tokens cannot tell anything; these variants get as many more
+        steps of conversations, so that all rows of the ablation share the number of steps."""
         return self.blob_steps if self.kind.region and self.kind.evidence != "constant" else 0
 
     @property
     def total(self) -> int:
         """All optimizer steps."""
-        return self.blobs + self.steps
+        return self.blob_steps + self.steps
 
     def stage(self, step: int) -> str:
         """``blobs``, ``scene`` or ``anomaly``."""
         if step < self.blobs:
             return "blobs"
-        return "scene" if step < self.blobs + round(self.scene_share * self.steps) else "anomaly"
+        return "scene" if step < self.blobs + round(self.scene_share * (self.total - self.blobs)) else "anomaly"
 
     @property
     def lora(self) -> Lora:
         """LoRA's settings."""
         return Lora(self.lora_rank, self.lora_alpha, self.lora_dropout)
+
+    @property
+    def slots(self) -> tuple[str, ...] | None:
+        """The slots of the anomaly stage; None: all."""
+        return CORE if self.asked == "core" else None
+
+    @property
+    def economy(self) -> Economy:
+        """How much of the video is looked at and read."""
+        return Economy(self.every, self.token_step, self.pool)
+
+    @property
+    def encoder(self) -> dict[str, Any]:
+        """Arguments of ``tvad.region.make_encoder`` but the width."""
+        return {"variant": self.region, **({"looks": self.looks} if self.region == "located" else {})}
+
+    @property
+    def mixed(self) -> int:
+        """Blobs in each batch of the later stages, in place of conversations, of which one at least stays."""
+        return min(round(self.blob_share * self.batch_size), self.batch_size - 1) if self.blobs else 0

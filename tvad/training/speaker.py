@@ -5,8 +5,7 @@ regular expression (bare names would match other towers too), ``trainable_token_
 embedding table, and the pads of the prompt are replaced in ``inputs_embeds``.  The vision tower is not run: its merged
 tokens come from the cache.
 
-On disk a speaker is a folder: ``rae.safetensors`` (region encoder), ``adapter/`` (PEFT's own format), ``phase2.json``
-(variant, settings, backbone), and ``complete.json`` last.  ``tvad.conversation.TVAU.from_pretrained`` takes the first two.
+On disk a speaker is a folder (``tvad.conversation.saved``); ``tvad.conversation.TVAU.from_phase2`` speaks from it.
 """
 from __future__ import annotations
 
@@ -22,14 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tvad.backbones.chat import IGNORED, ChatFormat, Dialogue, answer_logits, splice
-from tvad.errors import BackboneError, CheckpointError, MissingPhaseError
-from tvad.record import complete, is_complete, reopen, write_json
+from tvad.conversation.saved import ADAPTER, ENCODER, FORMAT_VERSION, RECORD, check_trained_on, load_adapter, read_record
+from tvad.errors import BackboneError
+from tvad.record import complete, reopen, write_json
 from tvad.region import RegionEncoder, load_encoder, make_encoder
 from tvad.training.variants import VARIANTS, Variant
 
 LORA_TARGETS = r"model\.language_model\.layers\.\d+\.self_attn\.(q_proj|v_proj)"
-RECORD, ENCODER, ADAPTER = "phase2.json", "rae.safetensors", "adapter"
-FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -43,11 +41,15 @@ class Lora:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One conversation with what fills its pads: ``seen`` video tokens ((0, d) without a video) and the ``heat`` map."""
+    """One conversation with what fills its pads: ``seen`` video tokens ((0, d) without a video) and the ``heat`` map.
+
+    ``look``: all video tokens of the map's steps, for region encoders that look; None: a clip in which nothing is seen.
+    """
 
     dialogue: Dialogue
     seen: Float[Tensor, "m d"]
     heat: Float[Tensor, "t h w"] | None
+    look: Float[Tensor, "n d"] | None = None
 
     def answered(self) -> Int[Tensor, "k"]:
         """For each answer token the number of its turn (answers are runs of labels, questions stand between)."""
@@ -63,12 +65,17 @@ class Speaker(nn.Module):
     """
 
     def __init__(self, language: nn.Module, region: RegionEncoder | None, *, variant: Variant, format: ChatFormat,
-                 counter: RegionEncoder, settings: Mapping[str, Any], fingerprint: str, name: str) -> None:
+                 counter: RegionEncoder, settings: Mapping[str, Any], backbone: Any) -> None:
         super().__init__()
         self.language, self.region = language, region
         self.variant, self.format, self.settings = variant, format, dict(settings)
-        self.fingerprint, self.name = fingerprint, name
+        self.name, self.fingerprint = backbone.name, backbone.fingerprint
+        self.language_fingerprint = backbone.language_fingerprint
         self._counter = [counter]       # in a list, so that it is no submodule: it only counts tokens
+        text = self.stock.model.language_model.config
+        self._attention = text._attn_implementation
+        if self.device.type == "cpu":   # on short sequences the plain product is a fifth faster than the fused kernel
+            text._attn_implementation = "eager"
 
     @property
     def stock(self) -> Any:
@@ -94,14 +101,23 @@ class Speaker(nn.Module):
         return {name: value for name, value in self.named_parameters() if value.requires_grad}
 
     def evidence(self, heat: Sequence[Float[Tensor, "t h w"]],
-                 seen: Sequence[Float[Tensor, "m d"]] | None = None) -> list[Float[Tensor, "n d"] | None]:
+                 looks: Sequence[Float[Tensor, "m d"] | None] | None = None) -> list[Float[Tensor, "n d"] | None]:
         """Anomaly tokens of each map, in order: zero vectors where the variant has no region encoder, None where it has
-        no anomaly block. ``seen``: the clips' video tokens, for encoders that look."""
+        no anomaly block. ``looks``: all video tokens of the clips, for encoders that look; None: nothing is seen."""
         if self.variant.evidence is None:
             return [None] * len(heat)
         if self.region is None:
             return [one.new_zeros(self.evidence_tokens(len(one)), self.width) for one in heat]
-        return self.region.encode(heat, seen if self.region.looks else None)
+        if not self.region.looks:
+            return self.region.encode(heat)
+        blank = [one.new_zeros(one.numel() // self.merge**2, self.width) for one in heat]
+        given = looks or [None] * len(heat)
+        return self.region.encode(heat, [b if one is None else one.to(b.device) for b, one in zip(blank, given)])
+
+    @property
+    def merge(self) -> int:
+        """Patches a side that make one video token."""
+        return self.stock.config.vision_config.spatial_merge_size
 
     def forward(self, examples: Sequence[Example]) -> tuple[Float[Tensor, "k"], Bool[Tensor, "k"]]:
         """Cross-entropy of every answer token (example by example), and whether it is the model's first choice.
@@ -109,9 +125,10 @@ class Speaker(nn.Module):
         Raises BackboneError where pads and tokens differ in number.
         """
         seen = [example.seen.to(self.device) for example in examples]
-        heat = [example.heat.to(self.device) for example in examples if example.heat is not None]
+        mapped = [example for example in examples if example.heat is not None]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stock.dtype == torch.bfloat16):
-            anomaly = self.evidence(heat, seen) if heat else None
+            anomaly = self.evidence([one.heat.to(self.device) for one in mapped], [one.look for one in mapped])
+            anomaly = anomaly if mapped else None
             batch = splice(self.language, self.format, [one.dialogue for one in examples], seen=seen, anomaly=anomaly)
             logits, wanted = answer_logits(self.language, batch)
         return F.cross_entropy(logits.float(), wanted, reduction="none"), logits.argmax(-1) == wanted
@@ -124,16 +141,19 @@ class Speaker(nn.Module):
         # "auto" would ask the hub for the base model's vocabulary
         self.language.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
         if self.region is not None:
-            said = {"backbone": self.name, **{key: str(extra[key]) for key in ("calibration",) if key in extra}}
+            said = {"backbone": self.name, **{key: json.dumps(extra[key]) for key in ("calibration", "economy")
+                                              if key in extra}}
             self.region.save(folder / ENCODER, backbone_fingerprint=self.fingerprint, extra=said)
             files.append(ENCODER)
         write_json(folder / RECORD, {"format": FORMAT_VERSION, "variant": self.variant.name, "settings": self.settings,
-                                     "backbone": self.name, "backbone_fingerprint": self.fingerprint, **extra})
+                                     "evidence": self.variant.evidence,
+                                     "backbone": self.name, "language_fingerprint": self.language_fingerprint, **extra})
         complete(folder, files)
         return folder
 
     def release(self) -> Any:
         """Take the adaptation off the stock model, which is then as it was, and return it."""
+        self.stock.model.language_model.config._attn_implementation = self._attention
         return self.language.unload()
 
 
@@ -173,19 +193,8 @@ def load_speaker(folder: Path | str, backbone: Any) -> Speaker:
 
     Raises MissingPhaseError for an unfinished folder, CheckpointError for one of another kind or backbone.
     """
-    from tvad.conversation.model import load_adapter
-
-    whole, reason = is_complete(folder)
-    if not whole:
-        raise MissingPhaseError(f"{reason}; phase 2 leaves its model there, run: make reproduce")
-    record = json.loads((Path(folder) / RECORD).read_text(encoding="utf-8"))
-    if record.get("format") != FORMAT_VERSION:
-        raise CheckpointError(f"{folder}/{RECORD}: format {record.get('format')}, wanted {FORMAT_VERSION}; train phase 2 "
-                              "again: make reproduce")
-    if record["backbone_fingerprint"] != backbone.fingerprint:
-        raise CheckpointError(f"{folder}: was trained on {record['backbone']} (fingerprint "
-                              f"{record['backbone_fingerprint']}), not on {backbone.name} (fingerprint "
-                              f"{backbone.fingerprint}); load that backbone, or train phase 2 on this one: make reproduce")
+    record = read_record(folder)
+    check_trained_on(folder, record, backbone)
     variant, settings = VARIANTS[record["variant"]], record["settings"]
     stock, form = _unadapted(backbone)
     encoder = make_encoder(**settings["region"])
@@ -209,7 +218,7 @@ def _unadapted(backbone: Any) -> tuple[Any, ChatFormat]:
 def _speaker(backbone: Any, language: Any, encoder: RegionEncoder, variant: Variant, form: ChatFormat,
              settings: Mapping[str, Any]) -> Speaker:
     speaker = Speaker(language, encoder if variant.region else None, variant=variant, format=form, counter=encoder,
-                      settings=settings, fingerprint=backbone.fingerprint, name=backbone.name)
+                      settings=settings, backbone=backbone)
     if speaker.region is not None:
         speaker.region.to(speaker.device)
     return speaker

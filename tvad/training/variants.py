@@ -1,7 +1,7 @@
 """The ablations of phase 2: what the language model gets beside the video, and what is trained.
 
-Each is its own training run and is answered with the evidence that it was trained on.  Two more ways to answer are for
-a trained ``full`` model alone: the evidence of another clip swapped in at test time says whether it reads the map.
+Each is its own training run and is answered with the evidence that it was trained on.  One more way to answer is for a
+trained ``full`` model alone: the evidence of another clip swapped in at test time says whether it reads the map.
 """
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONSTANT = 0.5      # a map that says nothing: every patch as likely as not
 class Variant:
     """One row of the ablation.
 
-    ``evidence``: the map that the region encoder reads: the decoder's ``heat``, a ``constant`` one, that of an``other``
+    ``evidence``: the map that the region encoder reads: the decoder's ``heat``, a ``constant`` one, that of an ``other``
     clip, or the ground-truth ``mask``; None: no anomaly block in the prompt at all. ``region``: a region encoder turns
     it into tokens; without one the anomaly block's tokens are zero vectors. ``lora``: the language model is adapted.
     """
@@ -59,10 +59,11 @@ def variant_named(name: str) -> Variant:
 
 
 def other_clips(clips: ClipSet, *, seed: int) -> Int[np.ndarray, "n"]:
-    """For each clip the number of another one, of another video where there is one, whose map has the same shape.
+    """For each clip the number of another one whose map has the same shape, of another video as often as can be.
 
-    A permutation within each shape wherever that is possible, so that the maps as a whole stay the same; fixed by
-    ``seed``. Raises ParameterError where a clip has no other of its shape.
+    A permutation within each shape, so that the maps as a whole stay the same; fixed by ``seed``.  Only where one video
+    has more than half of a shape's clips do some of these get a map of another clip of their own video.
+    Raises ParameterError where a clip has no other of its shape.
     """
     rng = np.random.default_rng([seed, 7])
     chosen = np.empty(len(clips), dtype=np.int64)
@@ -77,7 +78,9 @@ def other_clips(clips: ClipSet, *, seed: int) -> Int[np.ndarray, "n"]:
         order = sorted(numbers, key=lambda number: (clips.clips[number].video, rng.random()))
         names = [clips.clips[number].video for number in order]
         longest = max(names.count(name) for name in set(names))
-        turn = int(rng.integers(longest, len(order) - longest + 1)) if 2 * longest <= len(order) else 1
+        turn = longest % len(order) or 1
+        if 2 * longest <= len(order):
+            turn = int(rng.integers(longest, len(order) - longest + 1))
         chosen[order] = np.roll(order, -turn)
     return chosen
 

@@ -1,0 +1,139 @@
+"""A detector adapted to one camera: heat on that camera's own scale, further evidence fused, several frame gaps.
+
+    detector = AdaptedDetector.load("runs/adapted/camera", backbone, prototypes=model.prototypes)
+    detection = detector.detect("camera.mp4")
+
+It is made by ``TVAD.adapt`` or ``tvad.training.adapt``.  What its parts of evidence are: ``tvad.adaptation.evidence``.
+"""
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+
+from tvad.adaptation.evidence import Calibration, Fusion, fuse, log_odds, squash
+from tvad.adaptation.oneclass import NormalBank
+from tvad.adaptation.views import reduced
+from tvad.detection import DEFAULT_SCORING, Detection, Scoring, finish, top_mean
+from tvad.errors import CheckpointError, DatasetError, ParameterError
+from tvad.heatmap import AnomalyHeatmapDecoder
+from tvad.record import write_json
+from tvad.video.clip import Clip
+from tvad.video.frames import Frames
+from tvad.video.read import open_frames
+
+
+@dataclass
+class AdaptedDetector:
+    """Backbone, adapted decoder and what is known of the camera; a :class:`tvad.detector.Detector`.
+
+    ``batch``: pairs a pass of the tower.
+    """
+    backbone: Any
+    decoder: AnomalyHeatmapDecoder
+    prototypes: Float[Tensor, "2 d"]
+    calibration: Calibration
+    fusion: Fusion = Fusion()
+    bank: NormalBank | None = None
+    scoring: Scoring = DEFAULT_SCORING
+    batch: int = 16
+    key: str = ""
+    name: str = field(default="t-vad-adapted", init=False)
+
+    def __post_init__(self) -> None:
+        if self.fusion.oneclass and self.bank is None:
+            raise ParameterError("adapted detector: the fusion asks for a one-class score and there is no bank; "
+                                 "adapt with oneclass on, or set fusion.oneclass to 0")
+        self.fusion = replace(self.fusion, gaps=self.fusion.gaps or (1,))
+        self.decoder.eval()
+
+    @property
+    def fingerprint(self) -> str:
+        """What decides the scores: backbone, adaptation, fusion and scoring."""
+        return f"{self.backbone.fingerprint}-{self.key}-{self.fusion}-{self.scoring}"
+
+    def save(self, folder: Path | str) -> Path:
+        """Write decoder, levels, bank and settings into a folder."""
+        folder = Path(folder)
+        self.decoder.save(folder / "ahd.safetensors", backbone_fingerprint=self.backbone.fingerprint)
+        self.calibration.save(folder / "levels.safetensors")
+        if self.bank is not None:
+            self.bank.save(folder / "bank.safetensors", backbone_fingerprint=self.backbone.fingerprint)
+        self.scoring.save(folder / "detector.json")
+        write_json(folder / "fusion.json", {**asdict(self.fusion), "key": self.key})
+        return folder
+
+    @classmethod
+    def load(cls, folder: Path | str, backbone: Any, *, prototypes: Float[Tensor, "2 d"], fusion: Fusion | None = None,
+             batch: int = 16) -> AdaptedDetector:
+        """What :meth:`save` wrote. Raises :class:`CheckpointError` for a damaged folder or another backbone."""
+        folder = Path(folder)
+        try:
+            stored = json.loads((folder / "fusion.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{folder / 'fusion.json'}: no adapted detector ({error}); "
+                                  "run: make adapt VIDEO=…") from error
+        key = stored.pop("key")
+        bank = folder / "bank.safetensors"
+        return cls(backbone, AnomalyHeatmapDecoder.load(folder / "ahd.safetensors", backbone=backbone).to(backbone.device),
+                   prototypes, Calibration.load(folder / "levels.safetensors"), fusion or Fusion(**stored),
+                   NormalBank.load(bank, backbone=backbone) if bank.is_file() else None,
+                   Scoring.load(folder / "detector.json"), batch, key)
+
+    @torch.inference_mode()
+    def parts(self, pairs: UInt8[np.ndarray, "n 2 h w 3"], *, fps: float = 1.0,
+              gap: int = 1) -> dict[str, Float32[np.ndarray, "n h w"]]:
+        """All evidence of frame pairs, as :func:`fuse` takes it; errors as :meth:`detect`."""
+        frames = pairs.reshape(-1, *pairs.shape[2:])
+        sight = self.backbone.see(Clip(frames, fps, 0, "pairs"))
+        grid, wanted = tuple(sight.taps[0].shape[1:3]), self.calibration.grid
+        if grid != wanted:
+            raise CheckpointError(f"adapted detector: its camera gives maps of {wanted}, this footage {grid}; is it of the "
+                                  "same camera? adapt to it: make adapt VIDEO=…")
+        found = {f"heat@{gap}": log_odds(self.decoder, sight.taps, self.prototypes)}
+        if self.bank is not None and self.fusion.oneclass:
+            found[f"oneclass@{gap}"] = self.bank.score(sight.taps).cpu().numpy()
+        return found
+
+    def detect(self, source: Any) -> Detection:
+        """Score a video file, a folder of frames, a ``Frames`` or a data set's ``Video``.
+
+        Raises :class:`DatasetError` for a video without frames, :class:`tvad.errors.VideoError` for a damaged one and
+        :class:`tvad.errors.CheckpointError` for pictures of another shape than the camera's.
+        """
+        if isinstance(source, (str, Path)):
+            source = open_frames(source)
+        frames: Frames = getattr(source, "frames", source)
+        name, size = getattr(source, "id", frames.name), tuple(frames.size)
+        if not len(frames):
+            raise DatasetError(f"{name}: the video has no frames; check the file")
+        frames = reduced(frames, self.backbone)
+        step = getattr(self.backbone, "temporal_patch_size", 2)
+        starts = list(range(0, len(frames), step))
+        maps = []
+        for first in range(0, len(starts), self.batch):
+            chosen, parts = starts[first:first + self.batch], {}
+            for gap in self.fusion.gaps:
+                # The last frames are judged by the last whole pair: a pair cut short would show slower people.
+                first_of = [min(start, max(0, len(frames) - 1 - gap)) for start in chosen]
+                indices = [index for start in first_of for index in (start, min(start + gap, len(frames) - 1))]
+                unique, back = np.unique(indices, return_inverse=True)
+                pictures = frames.take(unique)[back].reshape(len(chosen), 2, *frames.size, 3)
+                parts |= self.parts(pictures, fps=frames.fps, gap=gap)
+            maps.append(fuse(parts, self.calibration, self.fusion))
+        fused = np.concatenate(maps)
+        scores = squash(top_mean(fused, self.scoring.top_fraction), self.calibration)
+        heat = squash(fused, self.calibration)
+        return finish(name, np.repeat(scores, step)[:len(frames)], np.repeat(heat, step, axis=0)[:len(frames)], size=size,
+                      scoring=self.scoring)
+
+    def score(self, video: Any, events: Sequence[str] = ()) -> Detection:
+        """``detect`` under the protocol of all detectors; the map does not depend on ``events``."""
+        return self.detect(video)

@@ -1,0 +1,59 @@
+"""Find what the user names in a whole video: one ``Detection`` a query, all from one pass of the tower.
+
+A query's frame scores, smoothing and regions are made from its map exactly as the general detector makes them from its
+own; ``Detection.answers`` says what the words were taken for.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from tvad.detection import DEFAULT_SCORING, Detection, Scoring, finish, top_mean
+from tvad.errors import CheckpointError, DatasetError, ParameterError
+from tvad.queries.heatmap import EventHeatmapDecoder
+from tvad.video.clip import Clip, stitch, windows
+
+
+@torch.inference_mode()
+def find(backbone: Any, decoder: EventHeatmapDecoder, source: Any, events: Sequence[str], *,
+         scoring: Scoring = DEFAULT_SCORING, batch: int = 4) -> dict[str, Detection]:
+    """Detections of each query, keyed by the query, in a ``Video`` or ``Frames``; ``batch``: clips a pass of the tower.
+
+    Raises:
+        ParameterError: no query, one given twice, or one without meaning; said before any frame is read.
+        CheckpointError: a decoder of other taps than the backbone's.
+        DatasetError: a video without frames.
+        VideoError: unreadable frames.
+    """
+    frames, step = getattr(source, "frames", source), backbone.temporal_patch_size
+    name = getattr(source, "id", frames.name)
+    queries, book = decoder.understand(events, backbone), decoder.book(backbone)
+    if len(set(events)) != len(events):
+        raise ParameterError(f"events {list(events)}: a query is given twice; give each once")
+    if not len(frames):
+        raise DatasetError(f"{name}: the video has no frames; check the file")
+    if tuple(decoder.taps) != tuple(backbone.taps):
+        raise CheckpointError(f"query decoder: made for taps {decoder.taps}, the backbone {backbone.name} gives "
+                              f"{tuple(backbone.taps)}; open the backbone with these taps")
+    heat: list[list] = [[] for _ in events]
+    tops: list[list] = [[] for _ in events]
+    spans = windows(len(frames), length=scoring.frames_per_clip, stride=scoring.stride)
+    for first in range(0, len(spans), batch):
+        clips = [Clip(frames.read(start, stop), frames.fps, start, name) for start, stop in spans[first:first + batch]]
+        for clip, sight in zip(clips, backbone.see_many(clips)):
+            for index, maps in enumerate(decoder.maps(sight.taps, queries, book).float().cpu().numpy()):
+                count = len(clip.frames)
+                heat[index].append((clip.start, np.repeat(maps, step, axis=0)[:count]))
+                tops[index].append((clip.start, np.repeat(top_mean(maps, scoring.top_fraction), step)[:count]))
+    found = {}
+    for index, event in enumerate(events):
+        detection = finish(name, stitch(tops[index], len(frames)), stitch(heat[index], len(frames)),
+                           size=tuple(frames.size), scoring=scoring)
+        found[event] = replace(detection, answers={
+            "query": event, "meaning": [str(meaning) for meaning in queries[index]],
+            "similarity": [meaning.similarity for meaning in queries[index]]})
+    return found

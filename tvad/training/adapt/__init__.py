@@ -1,0 +1,13 @@
+"""Adaptation to one camera from its normal footage alone.
+
+    result = model.adapt("my_camera/")          # or, from the command line: make adapt VIDEO=my_camera/
+    result.detector.detect("my_camera/today.mp4")
+
+The camera's place is surveyed (``tvad.scenes.composite``), simulated actors are put into its footage, and the decoder is
+fine-tuned on them from its current weights; the tower stays frozen, and each pair's features are made once.  Validation
+is on held-out footage with actors of other seeds; no label of the camera is ever asked for.
+"""
+from tvad.training.adapt.config import AdaptConfig
+from tvad.training.adapt.run import AdaptResult, adapt
+
+__all__ = ["AdaptConfig", "AdaptResult", "adapt"]

@@ -1,0 +1,35 @@
+"""The report of an adaptation in words and plain columns."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def as_text(report: Mapping[str, Any]) -> str:
+    """What was found of the camera, and the validation figures of every choice of evidence."""
+    site, best, before = report["site"], report["best"], report["before"]
+    camera, look = site["camera"], site["look"]
+    lines = [
+        f"camera: {site['size'][1]}x{site['size'][0]} at {site['fps']:g} fps; {site['people']} single people seen, "
+        f"{site['person_pixels']['middle_row']} pixels high in the middle row; taken for {camera['height_m']} m up, tilted "
+        f"{camera['tilt_degrees']} degrees, focal length {camera['focal_frame_heights']} frame heights",
+        f"people move at {site['pace']:g} of the pace expected from the frame rate given",
+        f"look: {'grey' if look['grey'] else 'colour'}, blur {look['blur']:g} px, sharpening {look['sharpen']:g}, noise "
+        f"{look['noise']:g}, light beneath feet {look['shadow']:g}",
+        f"footage: {len(report['videos']['training'])} videos for training, {len(report['videos']['held_out'])} held out",
+        f"validation (held-out normal footage and composites on it): pixel AUROC {before['val_pixel_auroc']:.4f} before, "
+        f"{best['val_pixel_auroc']:.4f} after; micro AUC {before['val_micro_auc']:.4f} before, {best['val_micro_auc']:.4f} "
+        f"after (step {best['step']})",
+        f"frames between the two of a pair: {', '.join(map(str, report['config']['gaps']))}",
+        "", f"{'evidence':44} pixel   micro   hard    pasted  clip spread",
+    ]
+    for title, found in report["options"].items():
+        lines.append(f"{title:44} {found['val_pixel_auroc']:.4f}  {found['val_micro_auc']:.4f}  {found['hard_auc']:.4f}  "
+                     f"{found['paste_auc']:.4f}  {found['clip_spread']:.2f}")
+    first = next(iter(report["options"].values()), {"by_kind": {}})
+    lines += ["", "micro AUC by event (first line of evidence): "
+              + ", ".join(f"{kind} {value:.3f}" for kind, value in first["by_kind"].items()),
+              "", "seconds: " + ", ".join(f"{name} {value:g}" for name, value in report["seconds"].items())]
+    if site["people"] < 12:
+        lines.insert(1, "WARNING: hardly any people were seen; scale and paths are guesses, give footage with more people")
+    return "\n".join(lines) + "\n"
