@@ -26,7 +26,7 @@ from typing import Any, Sequence
 import numpy as np
 import torch
 from accelerate import Accelerator
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -227,18 +227,28 @@ def _rows(run: _Run, step: int) -> np.ndarray:
     return order[place * run.config.batch_size:(place + 1) * run.config.batch_size]
 
 
+def patch_batch(pairs: Any, targets: UInt8[np.ndarray, "n h w"], rows: Int[np.ndarray, "b"], *, count: int,
+                draw: Sequence[int]) -> tuple[list[Tensor], Float[Tensor, "b ..."], Float[Tensor, "b ..."]]:
+    """Taps, targets and weights of some rows: ``count`` drawn patches a pair as (b, 1, m), or whole (b, h, w) maps for 0.
+
+    ``pairs``: a ``PairSet``. ``draw``: seeds, to which each row adds its own, so that a draw depends on nothing else.
+    """
+    if not count:
+        target = torch.from_numpy(targets[rows]).float()
+        return pairs.read(rows), target, torch.ones_like(target)
+    drawn = [draw_patches(targets[row], count, np.random.default_rng([*draw, int(row)])) for row in rows]
+    patches = np.stack([chosen for chosen, _ in drawn])
+    target = np.take_along_axis(targets[rows].reshape(len(rows), -1), patches, 1).astype(np.float32)
+    weight = np.stack([weights for _, weights in drawn])
+    return pairs.read_patches(rows, patches), torch.from_numpy(target[:, None]), torch.from_numpy(weight[:, None])
+
+
 def _batch(run: _Run, rows: np.ndarray, epoch: int):
     """Taps, targets and weights of some rows; (b, 1, m) patches, or whole (b, h, w) maps for the thesis variant."""
     config = run.config
-    if config.variant != "paper" or not config.patches_per_pair:
-        target = torch.from_numpy(run.targets[rows]).float()
-        return run.train.read(rows), target, torch.ones_like(target)
-    drawn = [draw_patches(run.targets[row], config.patches_per_pair,
-                          np.random.default_rng([config.seed, 2, epoch, int(row)])) for row in rows]
-    patches = np.stack([chosen for chosen, _ in drawn])
-    target = np.take_along_axis(run.targets[rows].reshape(len(rows), -1), patches, 1).astype(np.float32)
-    weight = np.stack([weights for _, weights in drawn])
-    return run.train.read_patches(rows, patches), torch.from_numpy(target[:, None]), torch.from_numpy(weight[:, None])
+    # The thesis variant couples the rows of a map.
+    count = config.patches_per_pair if config.variant == "paper" else 0
+    return patch_batch(run.train, run.targets, rows, count=count, draw=[config.seed, 2, epoch])
 
 
 def _step(run: _Run, model: torch.nn.Module, optimizer: Any, step: int, total: int) -> float:

@@ -30,7 +30,7 @@ from tvad.training.adapt.config import AdaptConfig
 from tvad.training.cache import PairSet
 from tvad.training.checkpoint import Checkpoints, RunState
 from tvad.training.losses import pixel_loss
-from tvad.training.phase1 import draw_patches, learning_rate
+from tvad.training.phase1 import learning_rate, patch_batch
 
 _CHUNK = 32
 
@@ -166,15 +166,8 @@ def _step(decoder: AnomalyHeatmapDecoder, optimizer: Any, sources: Sequence[Sour
 
 def _batch(source: Source, rows: np.ndarray, config: AdaptConfig, variant: str, step: int):
     """Taps, targets and weights: (b, 1, m) patches, or whole maps where rows of a map depend on one another."""
-    if variant != "paper" or not config.patches_per_pair:
-        target = torch.from_numpy(source.targets[rows]).float()
-        return source.pairs.read(rows), target, torch.ones_like(target)
-    drawn = [draw_patches(source.targets[row], config.patches_per_pair,
-                          np.random.default_rng([config.seed, 62, step, int(row)])) for row in rows]
-    patches = np.stack([chosen for chosen, _ in drawn])
-    target = np.take_along_axis(source.targets[rows].reshape(len(rows), -1), patches, 1).astype(np.float32)
-    weight = np.stack([weights for _, weights in drawn])
-    return source.pairs.read_patches(rows, patches), torch.from_numpy(target[:, None]), torch.from_numpy(weight[:, None])
+    count = config.patches_per_pair if variant == "paper" else 0
+    return patch_batch(source.pairs, source.targets, rows, count=count, draw=[config.seed, 62, step])
 
 
 def _validate(decoder: AnomalyHeatmapDecoder, held_out: HeldOut, targets: np.ndarray, labels: np.ndarray,
