@@ -255,7 +255,7 @@ def test_splits_without_events_are_refused(splits, tmp_path):
     with pytest.raises(DatasetError, match="needs videos with named events both in training and in validation"):
         train_queries(SMALL, Backbone(), train=splits["train"], val=(street("empty"),), output_dir=tmp_path,
                       cache_dir=tmp_path, progress=False)
-    with pytest.raises(ParameterError, match="mode 'x' must be one of softmax, binary, word_dropout 0.25 and"):
+    with pytest.raises(ParameterError, match="mode 'x' must be one of softmax, binary, balance 0.5 in"):
         QueryConfig(mode="x")
 
 

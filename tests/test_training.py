@@ -16,7 +16,7 @@ from tvad.errors import DatasetError, ParameterError, StorageError
 from tvad.training import cache, phase1, targets
 from tvad.training.cache import cache_pairs, prune
 from tvad.training.losses import LOSSES, pixel_loss
-from tvad.training.phase1 import Phase1Config, draw_patches, learning_rate, train_heatmap
+from tvad.training.phase1 import Phase1Config, draw_patches, train_heatmap
 
 SMALL = Phase1Config(steps=60, batch_size=8, validate_every=20, learning_rate=1e-2, hidden_width=16, train_pairs=60,
                      val_pairs=40, patches_per_pair=24)
@@ -229,7 +229,7 @@ def test_drawn_patches_estimate_the_whole_map_without_bias():
 
 
 def test_the_learning_rate_rises_for_a_tenth_and_falls_to_zero():
-    rates = [learning_rate(Phase1Config(learning_rate=1.0), step, 100) for step in range(100)]
+    rates = [Phase1Config(learning_rate=1.0).rate(step, 100) for step in range(100)]
     assert rates[9] == 1.0 and rates[0] == pytest.approx(0.1) and rates[99] < 1e-3
     assert all(a <= b for a, b in zip(rates[:10], rates[1:10])) and all(a >= b for a, b in zip(rates[10:], rates[11:]))
 

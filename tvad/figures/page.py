@@ -20,7 +20,7 @@ from tvad.errors import CheckpointError, MissingPhaseError
 from tvad.evaluation import detection_path
 from tvad.figures import charts, frames
 from tvad.figures.picks import Pick, normal_scores, ranked_events
-from tvad.figures.style import save, settings
+from tvad.figures.style import NAMES, save, settings
 from tvad.figures.table import results_table
 from tvad.params import Phase1, project_root
 from tvad.record import Row, atomic_write, file_hash, latest_rows, provenance, read_rows, write_json
@@ -32,7 +32,6 @@ FIGURES: Mapping[str, Callable] = {
     "after": frames.after, "detections": frames.detections, "alarms": frames.alarms, "scores": charts.scores,
     "events": charts.events, "gap": charts.gap, "overview": frames.overview,
 }
-_NAMES = {"simcampus": "SimCampus (simulated)", "ucsd_ped2": "UCSD Ped2 (real)", "ucsd_ped1": "UCSD Ped1 (real)"}
 
 
 class Page:
@@ -126,7 +125,7 @@ class Page:
     @property
     def place(self) -> str:
         """Data set, split, protocol and size, as every caption says them."""
-        name = _NAMES.get(self.part.dataset, f"{self.part.dataset} (real)")
+        name = NAMES.get(self.part.dataset, f"{self.part.dataset} (real)")
         return (f"{name}, {self.split} ({self.part.protocol}), n = {len(self.videos)} videos, "
                 f"{self.part.frames:,} frames")
 

@@ -79,6 +79,20 @@ def across_classes(detections: Mapping[str, Detection], videos: Sequence[Any], c
     return [_framed(ranked[place], "") for place in dict.fromkeys(places)]
 
 
+def median_of_each_class(detections: Mapping[str, Detection], videos: Sequence[Any], most: int) -> list[Pick]:
+    """The median-detected video of each event class, best detected class first (mean AUC of its videos), at most so many.
+
+    Where a data set has one class, its events themselves, best first.
+    """
+    classes: dict[str, list[Pick]] = {}
+    for pick in ranked_events(detections, videos):
+        classes.setdefault(pick.kind, []).append(pick)
+    if len(classes) < 2:
+        return [pick for picks in classes.values() for pick in picks][:most]
+    order = sorted(classes.values(), key=lambda picks: -np.mean([pick.auc for pick in picks]))
+    return [picks[len(picks) // 2] for picks in order][:most]
+
+
 def false_alarms(detections: Mapping[str, Detection], videos: Sequence[Any], count: int = 4) -> list[Pick]:
     """The normal frames of highest raw score, one a video, highest first."""
     found = []
@@ -88,6 +102,16 @@ def false_alarms(detections: Mapping[str, Detection], videos: Sequence[Any], cou
             found.append((float(scores.max()), video, int(scores.argmax())))
     found.sort(key=lambda entry: (-entry[0], entry[1].id))
     return [Pick(video, "false alarm", "normal", frame, score) for score, video, frame in found[:count]]
+
+
+def worst_missed(detections: Mapping[str, Detection], videos: Sequence[Any], count: int = 4) -> list[Pick]:
+    """The worst detected events, one a class where there are several, worst first, at the frame of the largest target."""
+    chosen: dict[str, Pick] = {}
+    ranked = ranked_events(detections, videos)[::-1]
+    several = len({pick.kind for pick in ranked}) > 1
+    for pick in ranked:
+        chosen.setdefault(pick.kind if several else pick.video.id, pick)
+    return [_framed(pick, "missed") for pick in list(chosen.values())[:count]]
 
 
 def frames_along(pick: Pick, count: int = 4) -> list[int]:

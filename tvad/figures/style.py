@@ -24,14 +24,17 @@ BLUE, SKY, GREEN, ORANGE, VERMILION, PURPLE, GREY = (
 INTERVAL = "#F7DFB0"        # the labelled interval behind a curve
 TRUTH = "#00E5FF"           # outline of the ground truth: none of inferno's colours, bright on dark and grey ground
 HEAT = "inferno"
+NAMES = {"simcampus": "SimCampus (simulated)", "ucsd_ped2": "UCSD Ped2 (real)", "ucsd_ped1": "UCSD Ped1 (real)"}
 MOST_BYTES = 300_000        # of a picture that git keeps
 _SETTINGS = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 7, "axes.titlesize": 7.5,
     "axes.labelsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7, "axes.linewidth": 0.6,
     "lines.linewidth": 1.0, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 2.5,
     "ytick.major.size": 2.5, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
-    "pdf.fonttype": 42, "svg.fonttype": "none", "figure.dpi": 110, "image.interpolation": "none",
-    "savefig.dpi": 220, "savefig.bbox": "tight", "savefig.pad_inches": 0.02,
+    # Fonts travel with the file: as TrueType in PDF, as outlines in SVG.
+    "pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "tvad", "figure.dpi": 110,
+    # No cropping: a figure made 85 or 170 mm wide is 85 or 170 mm wide in the file.
+    "image.interpolation": "none", "savefig.dpi": 220, "savefig.bbox": "standard",
     "figure.constrained_layout.h_pad": 0.02, "figure.constrained_layout.w_pad": 0.02,
 }
 
@@ -48,17 +51,23 @@ def canvas(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def save(figure: Figure, stem: Path | str) -> list[Path]:
-    """Write ``stem``.png and ``stem``.pdf, each whole or untouched; returns both paths.
+def save(figure: Figure, stem: Path | str, *, svg: bool = False) -> list[Path]:
+    """Write ``stem``.png, ``stem``.pdf and, where wanted, ``stem``.svg, each whole or untouched; returns the paths.
 
-    The PNG is cut to ``MOST_BYTES`` by fewer dots first and fewer colours then; the PDF keeps type and lines as vectors
-    and carries no date, so that the same figure gives the same bytes.  Raises StorageError when the disk refuses.
+    The PNG is cut to ``MOST_BYTES`` by fewer dots first and fewer colours then; PDF and SVG keep type and lines as
+    vectors, carry their fonts and no date, so that the same figure gives the same bytes.
+    Raises StorageError when the disk refuses.
     """
     stem = Path(stem)
-    atomic_write(stem.with_suffix(".png"), _small_png(figure))
-    with atomic_path(stem.with_suffix(".pdf")) as beside:
+    paths = [stem.with_suffix(".png"), stem.with_suffix(".pdf")]
+    atomic_write(paths[0], _small_png(figure))
+    with atomic_path(paths[1]) as beside:
         figure.savefig(beside, metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    return [stem.with_suffix(".png"), stem.with_suffix(".pdf")]
+    if svg:
+        paths.append(stem.with_suffix(".svg"))
+        with atomic_path(paths[2]) as beside:
+            figure.savefig(beside, metadata={"Date": None, "Creator": None})
+    return paths
 
 
 def _small_png(figure: Figure) -> bytes:

@@ -23,7 +23,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tvad.errors import MissingPhaseError
 from tvad.figures.panels import bare, frame_panel
-from tvad.figures.style import BLUE, GREEN, GREY, ORANGE, PAGE, PURPLE, SKY, VERMILION, canvas, save, settings
+from tvad.figures.style import BLUE, GREEN, GREY, NAMES, ORANGE, PAGE, PURPLE, SKY, VERMILION, canvas, save, settings
 from tvad.language.appearance import ClipView
 from tvad.language.corpus import load_conversations, make_command, read_manifest
 from tvad.language.dialogue import Conversation
@@ -35,7 +35,6 @@ from tvad.params import project_root
 from tvad.record import file_hash, provenance, write_json
 
 _TARGETS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)
-_NAMES = {"simcampus": "SimCampus (simulated)", "ucsd_ped2": "UCSD Ped2 (real)", "ucsd_ped1": "UCSD Ped1 (real)"}
 
 
 class TalkPage:
@@ -72,7 +71,7 @@ class TalkPage:
     @property
     def name(self) -> str:
         """Data set and split, as captions say them."""
-        return f"{_NAMES.get(self.params.dataset, self.params.dataset)}, {self.split} split"
+        return f"{NAMES.get(self.params.dataset, self.params.dataset)}, {self.split} split"
 
     def view(self, split: str, video: str, start: int, stop: int) -> ClipView:
         """A clip with its masks."""
@@ -200,7 +199,7 @@ def counts(page: TalkPage) -> tuple[Figure, str]:
     panels[0].legend(loc="lower right", handlelength=1)
     total = sum(part["conversations"] for part in splits.values())
     clips = sum(part["clips"] for part in splits.values())
-    name = _NAMES.get(page.params.dataset, page.params.dataset)
+    name = NAMES.get(page.params.dataset, page.params.dataset)
     return figure, (f"{name}: {total:,} conversations about {clips:,} clips. Targets by class, answers by slot, and clips "
                     "that gave no conversation by reason, in each split.")
 
@@ -227,7 +226,7 @@ def dropped(page: TalkPage) -> tuple[Figure, str]:
     if sample is None:
         figure = canvas(PAGE, 0.5)
         figure.text(0.5, 0.5, "no clip was dropped", ha="center", va="center")
-        name = _NAMES.get(page.params.dataset, page.params.dataset)
+        name = NAMES.get(page.params.dataset, page.params.dataset)
         return figure, f"{name}: no clip was dropped (splits: {', '.join(page.manifest['splits'])})."
     video, _, span = sample["clip"].rpartition(":")
     start, stop = map(int, span.split("-"))

@@ -105,6 +105,16 @@ def bootstrap(
     return _interval(value, values, count, confidence)
 
 
+def interval_of(evaluate: Callable[[np.ndarray], np.ndarray], count: int, *, samples: int = 1000, seed: int = 0,
+                confidence: float = 0.95) -> Interval:
+    """Interval of a metric given as a function of the multiplicities (s, v) of ``count`` videos, s values.
+
+    The value is a float of any size. Raises MetricError as :func:`bootstrap`.
+    """
+    value = evaluate(np.ones((1, count)))[0]
+    return _interval(value, evaluate(draw_videos(count, samples=samples, seed=seed)), count, confidence)
+
+
 def bootstrap_regions(
     detections: Mapping[str, region.Regions],
     tracks: Mapping[str, region.GroundTruthTracks],

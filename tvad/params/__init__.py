@@ -2,5 +2,6 @@
 from tvad.params.base import DATASETS, Parameters, literal_assignments, project_root, setting
 from tvad.params.phase1 import Phase1
 from tvad.params.phase2 import Phase2
+from tvad.params.phase4 import Phase4
 
-__all__ = ["DATASETS", "Parameters", "Phase1", "Phase2", "literal_assignments", "project_root", "setting"]
+__all__ = ["DATASETS", "Parameters", "Phase1", "Phase2", "Phase4", "literal_assignments", "project_root", "setting"]

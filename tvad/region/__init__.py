@@ -19,9 +19,10 @@ from tvad.errors import ParameterError
 from tvad.region.base import FORMAT_VERSION, RegionEncoder, TextBackbone
 from tvad.region.located import LocatedEncoder
 from tvad.region.published import PaperEncoder, ThesisEncoder
+from tvad.region.worded import WordedEncoder
 
 ENCODERS: dict[str, type[RegionEncoder]] = {
-    encoder.variant: encoder for encoder in (PaperEncoder, ThesisEncoder, LocatedEncoder)
+    encoder.variant: encoder for encoder in (PaperEncoder, ThesisEncoder, LocatedEncoder, WordedEncoder)
 }
 
 
@@ -55,5 +56,5 @@ def load_encoder(path: Path | str, *, backbone: TextBackbone | None = None) -> R
                        pickle_remedy="train phase 2 again: make reproduce")
 
 
-__all__ = ["ENCODERS", "LocatedEncoder", "PaperEncoder", "RegionEncoder", "ThesisEncoder", "load_encoder",
-           "make_encoder"]
+__all__ = ["ENCODERS", "LocatedEncoder", "PaperEncoder", "RegionEncoder", "ThesisEncoder", "WordedEncoder",
+           "load_encoder", "make_encoder"]

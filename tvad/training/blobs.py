@@ -10,6 +10,7 @@ Every lesson is a pure function of (seed, number).
 """
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from jaxtyping import Float, Float32
 from scipy.ndimage import gaussian_filter
 
 from tvad.backbones.chat import View
+from tvad.language.grammar import phrase, spoken
 from tvad.language.phrasings import Language, language
 from tvad.language.timeline import Timeline, timeline_of
 from tvad.language.tracks import MaskTrack
@@ -26,6 +28,7 @@ from tvad.training.speaker import Example, Speaker
 
 BLOB_SLOTS = ("anomaly", "from", "to", "trajectory", "when")
 _EMPTY = 0.15           # share of lessons without a target
+_TWO = 0.25             # and of those with two
 _LEAST_FRAMES = 5       # in view
 
 
@@ -91,15 +94,16 @@ def _boxes(world: BlobWorld, rng: np.random.Generator) -> tuple[Float[np.ndarray
     return clipped, shown
 
 
-def draw_heat(world: BlobWorld, track: MaskTrack | None, rng: np.random.Generator) -> Float32[np.ndarray, "t h w"]:
-    """A map as a decoder might give it, 0 to 1; None draws one without a target."""
+def draw_heat(world: BlobWorld, tracks: Sequence[MaskTrack],
+              rng: np.random.Generator) -> Float32[np.ndarray, "t h w"]:
+    """A map as a decoder might give it, 0 to 1; without tracks one of nothing."""
     rows, columns = world.grid
     heat = rng.gamma(0.3, 0.03, (world.steps, rows, columns))
     if rng.random() < 0.5:      # something it is not sure of
         y, x, level = rng.uniform(0, rows), rng.uniform(0, columns), rng.uniform(0.05, 0.35)
         near = np.exp(-((np.arange(rows)[:, None] - y) ** 2 + (np.arange(columns) - x) ** 2) / rng.uniform(1, 6))
         heat += level * near * rng.uniform(0, 1, (world.steps, 1, 1))
-    if track is not None:
+    for track in tracks:
         level = rng.uniform(0.4, 1.0) * np.where(rng.random(world.steps) < 0.1, 0.2, rng.uniform(0.7, 1.0, world.steps))
         blob = np.zeros_like(heat)
         for frame, box in zip(track.frames.tolist(), track.boxes):
@@ -112,41 +116,56 @@ def draw_heat(world: BlobWorld, track: MaskTrack | None, rng: np.random.Generato
     return np.clip(heat, 0, 1).astype(np.float32)
 
 
-def blob_turns(world: BlobWorld, timeline: Timeline | None, words: Language, rng: np.random.Generator) -> list[Turn]:
-    """Questions about a blob in random wordings, answered in the canonical short form; without a target only the first."""
-    speech = words.speech
+def blob_turns(world: BlobWorld, timelines: Sequence[Timeline], words: Language, rng: np.random.Generator) -> list[Turn]:
+    """Questions about blobs in random wordings, answered in the canonical short form; without a target only the first."""
+    speech, count = words.speech, len(timelines)
 
     def ask(slot: str) -> str:
         wordings = words.wordings("questions", slot)
-        return wordings[rng.integers(len(wordings))].format(**speech.pronouns(1))
+        return wordings[rng.integers(len(wordings))].format(**speech.pronouns(max(1, count)))
 
-    def answer(slot: str, **facts: str) -> str:
-        return speech.sentence(words.short[slot].format(**facts))
+    def answer(slot: str, name: str, facts: Sequence[str]) -> str:
+        return speech.sentence(speech.each([words.short[slot].format(**{name: fact}) for fact in facts]))
 
-    if timeline is None:
-        return [Turn("anomaly", ask("anomaly"), answer("anomaly_no"))]
-    said = {"anomaly": answer("anomaly_yes"), "from": answer("from", place=speech.place(timeline.origin)),
-            "to": answer("to", place=speech.place(timeline.destination)),
-            "trajectory": answer("trajectory", path=speech.trajectory(timeline)),
-            "when": answer("when", span=speech.span(timeline.entry, timeline.exit, frames=world.frames,
-                                                            fps=world.fps))}
-    return [Turn(slot, ask(slot), said[slot]) for slot in BLOB_SLOTS]
+    if not timelines:
+        return [Turn("anomaly", ask("anomaly"), speech.sentence(words.short["anomaly_no"]))]
+    said = {"anomaly": speech.sentence(words.short["anomaly_yes"]),
+            "from": answer("from", "place", [speech.place(one.origin) for one in timelines]),
+            "to": answer("to", "place", [speech.place(one.destination) for one in timelines]),
+            "trajectory": answer("trajectory", "path", [speech.trajectory(one) for one in timelines])}
+    if count == 1:
+        (one,) = timelines
+        said["when"] = answer("when", "span", [speech.span(one.entry, one.exit, frames=world.frames, fps=world.fps)])
+    return [Turn(slot, ask(slot), said[slot]) for slot in BLOB_SLOTS if slot in said]
 
 
-def blob_lesson(world: BlobWorld, *, seed: int, number: int,
-                code: str = "en") -> tuple[Float[torch.Tensor, "t h w"], list[Turn]]:
-    """Map and turns of one lesson."""
+@dataclass(frozen=True)
+class BlobLesson:
+    """A map, the turns about it, and its targets' places and path as a conversation holds them (``targets``)."""
+
+    heat: Float[torch.Tensor, "t h w"]
+    turns: list[Turn]
+    targets: tuple[Mapping[str, str], ...]
+
+
+def blob_lesson(world: BlobWorld, *, seed: int, number: int, code: str = "en") -> BlobLesson:
+    """One lesson: no target, one, or two, these told in the order in which they come and then from left to right."""
     rng = np.random.default_rng([seed, 11, number])
-    track = draw_track(world, rng) if rng.random() >= _EMPTY else None
-    timeline = timeline_of(track, frames=world.frames, size=world.size) if track is not None else None
-    heat = draw_heat(world, track, rng)
-    return torch.from_numpy(heat), blob_turns(world, timeline, language(code), rng)
+    drawn = rng.random()
+    tracks = [draw_track(world, rng) for _ in range(0 if drawn < _EMPTY else 2 if drawn > 1 - _TWO else 1)]
+    tracks.sort(key=lambda track: (track.frames[0], track.centres[0, 0]))
+    timelines = [timeline_of(track, frames=world.frames, size=world.size) for track in tracks]
+    words = language(code)
+    heat, turns = draw_heat(world, tracks, rng), blob_turns(world, timelines, words, rng)
+    targets = tuple({"from": spoken(one.origin), "to": spoken(one.destination), "trajectory": phrase(one)}
+                    for one in timelines)
+    return BlobLesson(torch.from_numpy(heat), turns, targets)
 
 
 def blob_example(speaker: Speaker, world: BlobWorld, *, seed: int, number: int) -> Example:
     """One lesson as a sequence without video."""
-    heat, turns = blob_lesson(world, seed=seed, number=number)
-    pairs = [(turn.question, turn.answer) for turn in turns]
+    lesson = blob_lesson(world, seed=seed, number=number)
+    heat, pairs = lesson.heat, [(turn.question, turn.answer) for turn in lesson.turns]
     dialogue = speaker.format.dialogue(speaker.language, pairs, view=View((world.steps, *world.grid)), seen=0,
                                        anomaly=speaker.evidence_tokens(len(heat)))
-    return Example(dialogue, torch.empty(0, speaker.width), heat)
+    return Example(dialogue, torch.empty(0, speaker.width), heat, targets=lesson.targets)

@@ -21,7 +21,7 @@ import math
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, ClassVar, Sequence
 
 import numpy as np
 import torch
@@ -39,13 +39,13 @@ from tvad.prompts import prototypes as text_prototypes
 from tvad.record import write_json
 from tvad.training.cache import PairSet, cache_pairs
 from tvad.training.checkpoint import Checkpoints, RunState
-from tvad.training.common import FromParameters, TrainResult
+from tvad.training.common import FromParameters, Optimization, TrainResult
 from tvad.training.losses import pixel_loss
 from tvad.training.targets import RULES, choose_pairs, spaced_pairs
 
 
 @dataclass(frozen=True)
-class Phase1Config(FromParameters):
+class Phase1Config(FromParameters, Optimization):
     """Everything that decides the trained weights.
 
     ``train_pairs`` frame pairs, spread over the training videos (``pairs_per_video`` each where that is not 0, so that
@@ -54,14 +54,7 @@ class Phase1Config(FromParameters):
     share one cache.  ``refilmed`` of the training pairs are seen through another camera; validation pairs
     never are.  ``batch_size`` counts pairs; ``patches_per_pair`` 0 means whole maps.
     """
-    seed: int = 0
-    steps: int = 600
-    batch_size: int = 16
-    validate_every: int = 150
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    warm_up: float = 0.1
-    clip_norm: float = 1.0
+    phase: ClassVar[str] = "phase 1"
     loss: str = "cross_entropy"
     target_rule: str = "any"
     target_threshold: float = 0.25
@@ -78,12 +71,8 @@ class Phase1Config(FromParameters):
     refilmed: float = 0.7
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "validate_every", "hidden_width", "train_pairs", "val_pairs"):
-            if getattr(self, name) < 1:
-                raise ParameterError(f"phase 1: {name} must be at least 1, got {getattr(self, name)}")
-        if self.learning_rate <= 0 or not 0 <= self.warm_up < 1 or self.patches_per_pair < 0:
-            raise ParameterError(f"phase 1: learning_rate {self.learning_rate} must be above 0, warm_up {self.warm_up} "
-                                 f"in [0, 1) and patches_per_pair {self.patches_per_pair} at least 0")
+        super().__post_init__()
+        self.check_least(hidden_width=1, train_pairs=1, val_pairs=1, patches_per_pair=0)
         if self.target_rule not in RULES:
             raise ParameterError(f"phase 1: unknown target_rule {self.target_rule!r}; give one of {', '.join(RULES)}")
         pixel_loss(self.loss)
@@ -196,14 +185,6 @@ def _run_key(run: _Run, backbone: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def learning_rate(config: Phase1Config, step: int, total: int) -> float:
-    """Linear warm-up over ``warm_up`` of the steps, then a cosine to zero (paper: peak 1e-3, warm-up 0.1)."""
-    rise = max(1, round(config.warm_up * total))
-    if step < rise:
-        return config.learning_rate * (step + 1) / rise
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
-
-
 def draw_patches(target: UInt8[np.ndarray, "h w"], count: int, rng: np.random.Generator):
     """``count`` patches of a map, flat indices, and their weights: anomalous ones first (up to half), the rest uniform.
 
@@ -262,7 +243,7 @@ def _step(run: _Run, model: torch.nn.Module, optimizer: Any, step: int, total: i
     loss = pixel_loss(run.config.loss)(logits, target.to(device), weight=weight.to(device),
                                        positive_weight=run.positive_weight)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(run.config, step, total)
+        group["lr"] = run.config.rate(step, total)
     optimizer.zero_grad()
     accelerator.backward(loss * share)
     accelerator.clip_grad_norm_(model.parameters(), run.config.clip_norm)

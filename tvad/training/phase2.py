@@ -44,7 +44,6 @@ from tvad.training.checkpoint import Checkpoints, RunState
 from tvad.training.common import TrainResult
 from tvad.training.evidence import ClipSet, cache_clips
 from tvad.training.lessons import Lessons, check_lengths, clips_of
-from tvad.training.phase1 import learning_rate
 from tvad.training.phase2_config import Phase2Config
 from tvad.training.speaker import Example, Speaker, attach, fill, optimizer_groups
 from tvad.training.variants import CONSTANT, evidence_maps
@@ -258,7 +257,7 @@ def _step(run: _Run, model: torch.nn.Module, optimizer: Any, step: int) -> float
     answered = share * sum(len(one.answered()) for one in own)
     count = accelerator.reduce(torch.tensor(answered, device=accelerator.device), reduction="sum")
     for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * learning_rate(config, step, config.total) / config.learning_rate
+        group["lr"] = group["peak"] * config.rate(step, config.total) / config.learning_rate
     optimizer.zero_grad()
     size, total = config.micro_batch or len(own), 0.0
     chunks = [own[first:first + size] for first in range(0, len(own), size)]

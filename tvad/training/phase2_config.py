@@ -2,18 +2,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from tvad.conversation.economy import Economy
 from tvad.errors import ParameterError
 from tvad.language.phrasings import CORE
-from tvad.training.common import FromParameters
+from tvad.training.common import FromParameters, Optimization
 from tvad.training.speaker import Lora
 from tvad.training.variants import Variant, variant_named
 
 
 @dataclass(frozen=True)
-class Phase2Config(FromParameters):
+class Phase2Config(FromParameters, Optimization):
     """Everything that decides the trained weights.
 
     ``steps`` of conversations, of which the first ``scene_share`` are the scene stage, come after ``blob_steps`` of
@@ -27,11 +27,10 @@ class Phase2Config(FromParameters):
     ``shuffled-evidence``. ``checkpointing`` recomputes activations, for large models.
     """
 
+    phase: ClassVar[str] = "phase 2"
     variant: str = "full"
     region: str = "located"
     looks: int = 0
-    seed: int = 0
-    steps: int = 600
     scene_share: float = 0.3
     asked: str = "all"
     blob_steps: int = 0
@@ -39,13 +38,9 @@ class Phase2Config(FromParameters):
     blob_share: float = 0.0
     batch_size: int = 8
     micro_batch: int = 0
-    validate_every: int = 150
     val_conversations: int = 120
     learning_rate: float = 2e-4
     region_learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    warm_up: float = 0.1
-    clip_norm: float = 1.0
     lora_rank: int = 16
     lora_alpha: int = 32
     lora_dropout: float = 0.05
@@ -57,21 +52,14 @@ class Phase2Config(FromParameters):
 
     def __post_init__(self) -> None:
         variant_named(self.variant)
-        for name in ("steps", "batch_size", "blob_batch", "validate_every", "lora_rank", "lora_alpha", "every",
-                     "token_step", "pool"):
-            if getattr(self, name) < 1:
-                raise ParameterError(f"phase 2: {name} must be at least 1, got {getattr(self, name)}")
-        for name in ("blob_steps", "micro_batch", "val_conversations", "looks"):
-            if getattr(self, name) < 0:
-                raise ParameterError(f"phase 2: {name} must be at least 0, got {getattr(self, name)}")
+        super().__post_init__()
+        self.check_least(blob_batch=1, lora_rank=1, lora_alpha=1, every=1, token_step=1, pool=1, blob_steps=0,
+                         micro_batch=0, val_conversations=0, looks=0)
+        self.check_share("scene_share", "lora_dropout", "blob_share")
         if self.asked not in ("all", "core"):
             raise ParameterError(f"phase 2: asked must be all or core, got {self.asked!r}")
-        if min(self.learning_rate, self.region_learning_rate) <= 0:
-            raise ParameterError(f"phase 2: learning_rate {self.learning_rate} and region_learning_rate "
-                                 f"{self.region_learning_rate} must be above 0")
-        for name in ("scene_share", "warm_up", "lora_dropout", "blob_share"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ParameterError(f"phase 2: {name} must be in [0, 1), got {getattr(self, name)}")
+        if self.region_learning_rate <= 0:
+            raise ParameterError(f"phase 2: region_learning_rate {self.region_learning_rate} must be above 0")
 
     @property
     def kind(self) -> Variant:

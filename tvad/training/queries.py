@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -40,29 +40,22 @@ from tvad.queries.words import NORMAL_WORDINGS, WORDINGS, EventBook, content_wor
 from tvad.record import write_json
 from tvad.training.cache import PairSet, cache_pairs
 from tvad.training.checkpoint import Checkpoints, RunState
-from tvad.training.common import TrainResult
+from tvad.training.common import Optimization, TrainResult
 from tvad.training.event_targets import UNNAMED, event_targets
-from tvad.training.phase1 import draw_patches, learning_rate
+from tvad.training.phase1 import draw_patches
 from tvad.training.targets import choose_pairs, spaced_pairs
 
 
 @dataclass(frozen=True)
-class QueryConfig:
+class QueryConfig(Optimization):
     """Everything that decides the trained weights.
 
-    ``steps`` to ``refilmed`` as in ``Phase1Config`` (with equal pair settings its cached features are used).
+    What is not said here as in ``Phase1Config`` (with equal pair settings its cached features are used).
     ``mode``: see ``tvad.queries.heatmap``.  ``sharpen``: factor on the temperature once trained; at the temperature of
     training a thousand dark patches together outweigh a small target.
     ``word_dropout``: chance of each word of a wording to go.  ``balance``: 0 counts every patch alike, 1 every event alike.
     """
-    seed: int = 0
-    steps: int = 600
-    batch_size: int = 16
-    validate_every: int = 150
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    warm_up: float = 0.1
-    clip_norm: float = 1.0
+    phase: ClassVar[str] = "query training"
     patches_per_pair: int = 256
     hidden_width: int = 128
     temperature: float = 25.0
@@ -78,15 +71,12 @@ class QueryConfig:
     refilmed: float = 0.7
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "validate_every", "hidden_width", "train_pairs", "val_pairs",
-                     "patches_per_pair"):
-            if getattr(self, name) < 1:
-                raise ParameterError(f"query training: {name} must be at least 1, got {getattr(self, name)}")
-        if (self.mode not in MODES or not 0 <= self.word_dropout < 1 or not 0 <= self.balance <= 1 or self.sharpen <= 0
-                or self.learning_rate <= 0 or not 0 <= self.warm_up < 1):
-            raise ParameterError(f"query training: mode {self.mode!r} must be one of {', '.join(MODES)}, word_dropout "
-                                 f"{self.word_dropout} and warm_up {self.warm_up} in [0, 1), balance {self.balance} in "
-                                 f"[0, 1], sharpen {self.sharpen} and learning_rate {self.learning_rate} above 0")
+        super().__post_init__()
+        self.check_least(hidden_width=1, train_pairs=1, val_pairs=1, patches_per_pair=1)
+        self.check_share("word_dropout")
+        if self.mode not in MODES or not 0 <= self.balance <= 1 or self.sharpen <= 0:
+            raise ParameterError(f"query training: mode {self.mode!r} must be one of {', '.join(MODES)}, balance "
+                                 f"{self.balance} in [0, 1] and sharpen {self.sharpen} above 0")
 
 
 @dataclass
@@ -238,7 +228,7 @@ def _step(run: _Run, decoder: EventHeatmapDecoder, optimizer: Any, step: int) ->
     loss = query_loss(logits, torch.from_numpy(target).to(run.device), torch.from_numpy(share).to(run.device),
                       run.weights, mode=config.mode)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(config, step, config.steps)
+        group["lr"] = config.rate(step, config.steps)
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(decoder.parameters(), config.clip_norm)

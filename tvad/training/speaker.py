@@ -44,12 +44,14 @@ class Example:
     """One conversation with what fills its pads: ``seen`` video tokens ((0, d) without a video) and the ``heat`` map.
 
     ``look``: all video tokens of the map's steps, for region encoders that look; None: a clip in which nothing is seen.
+    ``targets``: what is known of the clip's targets, for region encoders that are taught words; None: nothing.
     """
 
     dialogue: Dialogue
     seen: Float[Tensor, "m d"]
     heat: Float[Tensor, "t h w"] | None
     look: Float[Tensor, "n d"] | None = None
+    targets: Sequence[Mapping[str, str]] | None = None
 
     def answered(self) -> Int[Tensor, "k"]:
         """For each answer token the number of its turn (answers are runs of labels, questions stand between)."""

@@ -2,16 +2,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tvad.adaptation.evidence import Fusion
 from tvad.errors import ParameterError
 from tvad.scenes.composite.compose import Mixture
+from tvad.training.common import Optimization
 from tvad.training.losses import pixel_loss
 from tvad.training.targets import RULES
 
 
 @dataclass(frozen=True)
-class AdaptConfig:
+class AdaptConfig(Optimization):
     """Everything that decides an adapted decoder; the defaults know no camera.
 
     Pairs: ``composites`` (half with an event) and ``normal`` real ones of the training footage, ``rehearsal`` of the
@@ -23,14 +25,11 @@ class AdaptConfig:
     ``oneclass``: make the bank of normal patches.  ``fusion``: evidence of the detector left behind.
     Raises :class:`ParameterError` for values outside these choices.
     """
-    seed: int = 0
+    phase: ClassVar[str] = "adapt"
     steps: int = 500
     batch_size: int = 24
     validate_every: int = 100
     learning_rate: float = 4e-4
-    weight_decay: float = 0.01
-    warm_up: float = 0.1
-    clip_norm: float = 1.0
     loss: str = "cross_entropy"
     target_rule: str = "any"
     target_threshold: float = 0.25
@@ -50,19 +49,16 @@ class AdaptConfig:
     fusion: Fusion = Fusion()
 
     def __post_init__(self) -> None:
-        least = {"steps": 1, "batch_size": 1, "validate_every": 1, "composites": 2, "normal": 1, "val_composites": 2,
-                 "val_normal": 1, "patches_per_pair": 0}     # two composites: one with an event, one without
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise ParameterError(f"adapt: {name} must be at least {bound}, got {getattr(self, name)}")
+        super().__post_init__()
+        # Two composites: one with an event, one without.
+        self.check_least(composites=2, normal=1, val_composites=2, val_normal=1, patches_per_pair=0, rehearsal=0)
         if min(self.gaps, default=1) < 1 or len(set(self.gaps)) < len(self.gaps):
             raise ParameterError(f"adapt: gaps {self.gaps} must be different numbers from 1")
         if self.target_rule not in RULES or not 0 <= self.refilmed <= 1:
             raise ParameterError(f"adapt: target_rule {self.target_rule!r} must be one of {', '.join(RULES)} and refilmed "
                                  f"{self.refilmed} in 0..1")
-        if self.learning_rate <= 0 or not 0 <= self.warm_up < 1 or not 0 < self.held_out < 1 or self.rehearsal < 0:
-            raise ParameterError(f"adapt: learning_rate {self.learning_rate} must be above 0, warm_up {self.warm_up} in "
-                                 f"[0, 1), held_out {self.held_out} in (0, 1) and rehearsal {self.rehearsal} at least 0")
+        if not 0 < self.held_out < 1:
+            raise ParameterError(f"adapt: held_out {self.held_out} must be in (0, 1)")
         if len(self.shares) != 3 or min(self.shares) < 0 or self.shares[0] <= 0:
             raise ParameterError(f"adapt: shares {self.shares} must be three numbers from 0, the first above 0")
         if not set(self.fusion.gaps) <= set(self.gaps):

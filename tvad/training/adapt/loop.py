@@ -30,7 +30,7 @@ from tvad.training.adapt.config import AdaptConfig
 from tvad.training.cache import PairSet
 from tvad.training.checkpoint import Checkpoints, RunState
 from tvad.training.losses import pixel_loss
-from tvad.training.phase1 import learning_rate, patch_batch
+from tvad.training.phase1 import patch_batch
 
 _CHUNK = 32
 
@@ -148,7 +148,7 @@ def rows_of(source: Source, place: int, count: int, step: int, seed: int) -> np.
 def _step(decoder: AnomalyHeatmapDecoder, optimizer: Any, sources: Sequence[Source], config: AdaptConfig, step: int,
           prototypes: Float[Tensor, "2 d"], device: Any) -> float:
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(config, step, config.steps)
+        group["lr"] = config.rate(step, config.steps)
     optimizer.zero_grad()
     whole, loss_of = 0.0, pixel_loss(config.loss)
     counts = counts_of(sources, config.batch_size)

@@ -1,27 +1,19 @@
-"""Score a data set with any detector, and turn what it says into result rows.
-
-Scoring is resumable and can be dealt out: one file a video, keyed by detector and video content; a video that fails is
-reported at the end and does not take the others with it.  Evaluation reads annotation and detections only, so it never
-runs a model.  All rows carry bootstrap intervals over videos.
+"""From detections and annotation to result rows; no model runs here.  All rows carry bootstrap intervals over videos.
 
 Frame metrics appear twice: smoothed with the sigma fixed on validation (``sigma`` > 0, ``choice`` fixed) and raw
 (``sigma`` 0).  A ``micro_auc`` row with an ``event`` compares the frames of that event with all normal frames.
 """
 from __future__ import annotations
 
-import hashlib
 import logging
-import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from tqdm.auto import tqdm
 
 from tvad.detection import Detection
-from tvad.errors import CheckpointError, DatasetError, StorageError, TvadError
+from tvad.errors import DatasetError
 from tvad.metrics import (
     GroundTruthTracks,
     MetricError,
@@ -39,71 +31,6 @@ from tvad.record import Row, commit
 
 _LOG = logging.getLogger(__name__)
 _HELD_MASK_BYTES = 1 << 30
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Detections by video id, and why the missing ones failed: (video id, error text)."""
-    detections: Mapping[str, Detection]
-    failures: tuple[tuple[str, str], ...] = ()
-
-    def check(self) -> Scored:
-        """Self where every video was scored. Raises DatasetError that counts and names the failures."""
-        if self.failures:
-            listed = "; ".join(f"{video}: {error}" for video, error in self.failures[:5])
-            raise DatasetError(f"{len(self.failures)} videos could not be scored, {listed}; mend or remove them, then "
-                               "run again: the others are kept")
-        return self
-
-
-def detection_path(folder: Path | str, video: Any) -> Path:
-    """Where the detection of a video lies: a readable name, made unique by a hash of the exact id."""
-    name = re.sub(r"[^\w.-]+", "_", video.id)
-    return Path(folder) / f"{name}-{hashlib.sha256(video.id.encode()).hexdigest()[:6]}.npz"
-
-
-def detection_key(detector: Any, video: Any, events: Sequence[str] = ()) -> str:
-    """What a stored detection depends on: detector, frames and the words asked for."""
-    parts = f"{detector.fingerprint}\n{video.frames.fingerprint}\n{list(events)}"
-    return hashlib.sha256(parts.encode()).hexdigest()[:24]
-
-
-def score_dataset(detector: Any, videos: Sequence[Any], output_dir: Path | str, *, events: Sequence[str] = (),
-                  part: tuple[int, int] = (0, 1), progress: bool = True) -> Scored:
-    """Score ``videos`` with a detector; what ``output_dir`` holds already is not computed again.
-
-    ``part``: (index, count), every ``count``-th video from ``index``, so that several processes share a data set.
-    A video that cannot be read or scored is logged and listed in ``failures``.
-    Raises :class:`StorageError` when the disk refuses; everything scored before stays.
-    """
-    detections, failures = {}, []
-    for video in tqdm(videos[part[0]::part[1]], desc=f"{detector.name}: scoring", unit="video", disable=not progress):
-        path, key = detection_path(output_dir, video), detection_key(detector, video, events)
-        try:
-            detections[video.id] = stored(path, key) or _scored(detector, video, events, path, key)
-        except StorageError:
-            raise
-        except TvadError as error:
-            _LOG.warning("%s: not scored: %s", video.id, error)
-            failures.append((video.id, str(error)))
-    return Scored(detections, tuple(failures))
-
-
-def stored(path: Path, key: str) -> Detection | None:
-    """A detection made before under the same key; None, with a word where a file is there but cannot serve."""
-    if not path.is_file():
-        return None
-    try:
-        return Detection.load(path, key=key)
-    except CheckpointError as error:
-        _LOG.warning("%s", error)
-        return None
-
-
-def _scored(detector: Any, video: Any, events: Sequence[str], path: Path, key: str) -> Detection:
-    detection = detector.score(video, events)
-    detection.save(path, key=key)
-    return detection
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,116 @@
+"""Which weights the demo shows: found in a run's folder, loaded, and said in words where they are missing.
+
+    runs/<profile>/phase1/ahd.safetensors           heatmaps; without it nothing can be shown
+    runs/<profile>/phase1/queries.safetensors       heatmaps of events that the user names
+    runs/<profile>/phase2/…/phase2.json             the conversation
+
+A fresh clone has none of them: ``make reproduce`` makes them.  Nothing here raises for weights that are missing or
+belong to another backbone: a page shows the reason instead of a traceback.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tvad.errors import TvadError
+from tvad.record import COMPLETE
+
+DECODER, QUERIES, SPEAKER = "phase1/ahd.safetensors", "queries.safetensors", "phase2.json"
+# Where phase 1 and a training of its own leave the decoder of query heatmaps.
+_QUERY_FOLDERS = ("phase1", "queries", ".")
+_MAKE_QUERIES = "train_queries in tvad.training.queries makes it"
+
+
+@dataclass(frozen=True)
+class Found:
+    """Weight files of one run, None where there is none."""
+
+    run: Path
+    ahd: Path | None
+    queries: Path | None
+    speaker: Path | None
+
+
+@dataclass(frozen=True)
+class Models:
+    """What could be loaded; each ``no_…`` says in words why a part is not there and what makes it, else it is empty."""
+
+    detector: Any = None
+    talker: Any = None
+    no_detector: str = ""
+    no_queries: str = ""
+    no_talker: str = ""
+    name: str = ""
+
+
+def find_models(run: Path | str) -> Found:
+    """The weights that ``run`` holds; of several speakers the full one, whose training is finished."""
+    run = Path(run)
+    ahd = run / DECODER
+    queries = [run / folder / QUERIES for folder in _QUERY_FOLDERS if (run / folder / QUERIES).is_file()]
+    speakers = [path.parent for path in sorted((run / "phase2").rglob(SPEAKER)) if (path.parent / COMPLETE).is_file()]
+    # "full" is the whole system; the others are rows of an ablation.
+    speakers.sort(key=lambda folder: ("full" not in str(folder.relative_to(run)), len(folder.parts), str(folder)))
+    return Found(run, ahd if ahd.is_file() else None, queries[0] if queries else None, speakers[0] if speakers else None)
+
+
+def load_models(run: Path | str, *, backbone: str = "qwen2.5-vl-tiny", cache_dir: Path | str | None = None) -> Models:
+    """Load what ``run`` holds; what is missing, damaged or foreign is left out and told in the result."""
+    found, shown = find_models(run), _short(run)
+    if found.ahd is None:
+        return Models(no_detector=f"There are no weights in {shown}/phase1 yet. In a terminal, run: make reproduce "
+                                  "(about ten minutes), then reload this page.")
+    # The page is up before these are imported.
+    from tvad.backbones.qwen import QwenBackbone
+    from tvad.detector import TVAD
+    from tvad.heatmap import AnomalyHeatmapDecoder
+
+    try:
+        taps = AnomalyHeatmapDecoder.load(found.ahd).taps
+        tower = QwenBackbone.from_pretrained(backbone, taps=taps, load_language_model=found.speaker is not None)
+        detector = TVAD.from_pretrained(tower, found.ahd, cache_dir=cache_dir, batch=1)
+    except TvadError as error:
+        return Models(no_detector=plain(error, run))
+    no_queries = "" if detector.queries is not None else (
+        f"Finding events by name needs its own decoder, {shown}/phase1/{QUERIES}; {_MAKE_QUERIES}.")
+    if found.queries is not None and detector.queries is None:
+        no_queries = _add_queries(detector, found.queries, run)
+    talker, no_talker = _talker(tower, found, shown, cache_dir)
+    return Models(detector, talker, "", no_queries, no_talker, tower.name)
+
+
+def _add_queries(detector: Any, path: Path, run: Path | str) -> str:
+    from tvad.detection import Scoring
+    from tvad.queries.heatmap import EventHeatmapDecoder
+
+    try:
+        detector.queries = EventHeatmapDecoder.load(path, backbone=detector.backbone).to(detector.backbone.device)
+        record = path.with_suffix(".json")
+        detector.query_scoring = Scoring.load(record) if record.is_file() else detector.scoring
+    except TvadError as error:
+        return plain(error, run)
+    return ""
+
+
+def _talker(tower: Any, found: Found, shown: str, cache_dir: Path | str | None) -> tuple[Any, str]:
+    if found.speaker is None:
+        return None, (f"The conversation needs the weights of phase 2, which {shown}/phase2 does not hold yet. In a "
+                      "terminal, run: make reproduce, then reload this page.")
+    from tvad.conversation import TVAU
+
+    try:
+        return TVAU.from_phase2(tower, found.ahd, found.speaker, cache_dir=cache_dir, batch=1), ""
+    except TvadError as error:
+        return None, plain(error, found.run)
+
+
+def plain(error: Exception, run: Path | str) -> str:
+    """An error's own words, with the folder above the run's taken off its paths."""
+    base = str(Path(run).resolve().parent.parent)
+    return str(error).replace(base + "/", "")
+
+
+def _short(run: Path | str) -> str:
+    parts = Path(run).parts
+    return "/".join(parts[-2:])
