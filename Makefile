@@ -63,7 +63,7 @@ lint: $(STAMP) ## style of the code and hygiene of the notebooks
 	$(PY) .ci/notebook_lint.py notebooks
 
 study: $(STAMP) ## all seeds, controls and ablations of PROFILE (hours); rows into figures/PROFILE
-	$(PY) -m tvad.study run --profile $(PROFILE)
+	$(PY) -m tvad.study run --profile $(PROFILE) --phase all
 
 zoo: $(STAMP) ## rebuild the tiny models in data/zoo from nothing
 	$(PY) -m tvad.backbones.pretrain

@@ -37,8 +37,7 @@ def study(backbone, decoder, root, tmp_path, monkeypatch):
         return Spoken(dict.fromkeys(splits, TALKS[:2]), dict.fromkeys(splits, VIDEOS), protocol=params.protocol)
 
     phase1 = SimpleNamespace(params=Phase1(), decoder=lambda *_, protocol, seed: asked.append((protocol, seed)) or decoder)
-    monkeypatch.setattr(ablation.QwenBackbone, "from_pretrained", lambda *_, **options: options["load_language_model"] and
-                        backbone)
+    monkeypatch.setattr(ablation, "open_backbone", lambda _, load_language_model: load_language_model and backbone)
     monkeypatch.setattr(speaking, "answer_split", partial(speaking.answer_split, limit=3))
     monkeypatch.setattr(ablation, "dialogue_set", lambda params: None)
     monkeypatch.setattr(ablation, "opened", lambda params: None)

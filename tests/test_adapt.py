@@ -14,7 +14,7 @@ import torch
 from composite_footage import toy_footage
 from training_fakes import GRID, SIZE, FakeBackbone, toy_split
 
-from tvad.adaptation.detector import AdaptedDetector
+from tvad.adaptation.detector import AdaptedDetector, detect_all
 from tvad.adaptation.evidence import Calibration, Fusion, Levels, fuse, squash
 from tvad.adaptation.oneclass import NormalBank
 from tvad.adaptation.views import beginning, reduced
@@ -196,6 +196,8 @@ def test_evidence_adds_up_and_is_squashed_without_ties(tmp_path):
 def test_fusions_that_make_no_sense_are_refused():
     with pytest.raises(ParameterError, match="place or none"):
         Fusion(levels="row")
+    with pytest.raises(ParameterError, match="heat 0.0 must be at least 0, and above where oneclass is 0"):
+        Fusion(heat=0.0)
     with pytest.raises(ParameterError, match="units of levels"):
         Fusion("none", 0.5)
     with pytest.raises(ParameterError, match="must be among gaps"):
@@ -283,6 +285,28 @@ def test_the_last_frames_are_judged_by_the_last_whole_pair(adapted, clips):
     pairs = np.concatenate(seen).reshape(-1, 2, *SIZE, 3)
     for pair, start in zip(pairs, (0, 2, 4, 6, 8, 10, 12, 14, 16, 16)):
         np.testing.assert_array_equal(pair, clips[0].take([start, start + 3]))
+
+
+def test_choices_of_evidence_share_one_pass_of_the_tower(adapted, clips):
+    choices = adapted[1].choices
+    backbone, calls = adapted[1].detector.backbone, []
+    assert set(choices) == set(adapted[1].report["options"])
+    inner = backbone.see
+    backbone.see = lambda clip: calls.append(1) or inner(clip)
+    try:
+        together = detect_all(choices, clips[3])
+        passes = len(calls)
+        apart = {title: one.detect(clips[3]) for title, one in choices.items()}
+    finally:
+        del backbone.see
+    assert passes == 2 and len(calls) > 3 * passes          # one a gap: twenty frames are one batch
+    for title, detection in apart.items():
+        np.testing.assert_array_equal(together[title].raw_scores, detection.raw_scores)
+        np.testing.assert_array_equal(together[title].heatmap, detection.heatmap)
+    assert not np.array_equal(together["heat"].raw_scores, together["oneclass alone"].raw_scores)
+    stranger = replace(choices["heat"], decoder=copy.deepcopy(choices["heat"].decoder))
+    with pytest.raises(ParameterError, match="different weights; give those of one adaptation"):
+        detect_all({**choices, "other": stranger}, clips[3])
 
 
 def test_footage_of_another_shape_is_refused(adapted):

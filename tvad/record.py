@@ -38,6 +38,7 @@ METRICS: tuple[str, ...] = (
     "slot_class", "slot_colours", "slot_motion", "slot_from", "slot_to",
 )
 SPOKEN: tuple[str, ...] = tuple(name for name in METRICS if name.startswith(("bleu4_", "yes_no_", "slot_")))
+QUERIED: tuple[str, ...] = tuple(name for name in METRICS if name.startswith("query_"))
 COMPLETE = "complete.json"
 
 # Libraries whose version may change a number or a pixel.
@@ -145,12 +146,13 @@ def read_rows(path: str | Path) -> list[Row]:
 def replace_rows(path: str | Path, rows: Iterable[Row]) -> None:
     """Put rows in the place of all that were measured on the same splits before; the others stay.
 
-    "The same" is system, variant, data set, split, protocol and seed, and whether a figure is of answers (``SPOKEN``) or of
-    heat: the phases measure one variant apart.  All of them go, since another smoothing or configuration gives other
+    "The same" is system, variant, data set, split, protocol and seed, and whether a figure is of heat, of answers or of
+    queries: these are measured apart.  All of them go, since another smoothing or configuration gives other
     rows, whose forerunners would stay beside the new.  Whole or not at all.
     """
     def place(row: Row) -> tuple:
-        return row.system, row.variant, row.dataset, row.protocol, row.split, row.seed, row.metric in SPOKEN
+        kind = next((kind for kind in (SPOKEN, QUERIED) if row.metric in kind), ())
+        return row.system, row.variant, row.dataset, row.protocol, row.split, row.seed, kind
 
     path, rows = Path(path), list(rows)
     places = {place(row) for row in rows}

@@ -8,7 +8,7 @@ It is made by ``TVAD.adapt`` or ``tvad.training.adapt``.  What its parts of evid
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -108,32 +108,56 @@ class AdaptedDetector:
         Raises :class:`DatasetError` for a video without frames, :class:`tvad.errors.VideoError` for a damaged one and
         :class:`tvad.errors.CheckpointError` for pictures of another shape than the camera's.
         """
-        if isinstance(source, (str, Path)):
-            source = open_frames(source)
-        frames: Frames = getattr(source, "frames", source)
-        name, size = getattr(source, "id", frames.name), tuple(frames.size)
-        if not len(frames):
-            raise DatasetError(f"{name}: the video has no frames; check the file")
-        frames = reduced(frames, self.backbone)
-        step = getattr(self.backbone, "temporal_patch_size", 2)
-        starts = list(range(0, len(frames), step))
-        maps = []
-        for first in range(0, len(starts), self.batch):
-            chosen, parts = starts[first:first + self.batch], {}
-            for gap in self.fusion.gaps:
-                # The last frames are judged by the last whole pair: a pair cut short would show slower people.
-                first_of = [min(start, max(0, len(frames) - 1 - gap)) for start in chosen]
-                indices = [index for start in first_of for index in (start, min(start + gap, len(frames) - 1))]
-                unique, back = np.unique(indices, return_inverse=True)
-                pictures = frames.take(unique)[back].reshape(len(chosen), 2, *frames.size, 3)
-                parts |= self.parts(pictures, fps=frames.fps, gap=gap)
-            maps.append(fuse(parts, self.calibration, self.fusion))
-        fused = np.concatenate(maps)
-        scores = squash(top_mean(fused, self.scoring.top_fraction), self.calibration)
-        heat = squash(fused, self.calibration)
-        return finish(name, np.repeat(scores, step)[:len(frames)], np.repeat(heat, step, axis=0)[:len(frames)], size=size,
-                      scoring=self.scoring)
+        return detect_all({"": self}, source)[""]
 
     def score(self, video: Any, events: Sequence[str] = ()) -> Detection:
         """``detect`` under the protocol of all detectors; the map does not depend on ``events``."""
         return self.detect(video)
+
+
+@torch.inference_mode()
+def detect_all(detectors: Mapping[str, AdaptedDetector], source: Any) -> dict[str, Detection]:
+    """What detectors that differ in fusion, calibration or scoring alone say of one video, which passes the tower once.
+
+    Errors as :meth:`AdaptedDetector.detect`; :class:`ParameterError` for detectors of different decoders or banks.
+    """
+    first = next(iter(detectors.values()))
+    if any(getattr(one, part) is not getattr(first, part) for one in detectors.values()
+           for part in ("decoder", "bank", "backbone")):
+        raise ParameterError("detect_all: the detectors have different weights; give those of one adaptation")
+    if isinstance(source, (str, Path)):
+        source = open_frames(source)
+    frames: Frames = getattr(source, "frames", source)
+    name, size = getattr(source, "id", frames.name), tuple(frames.size)
+    if not len(frames):
+        raise DatasetError(f"{name}: the video has no frames; check the file")
+    # Whoever asks for most sees for all.
+    gaps = sorted({gap for one in detectors.values() for gap in one.fusion.gaps})
+    seer = replace(first, fusion=Fusion("place", max(one.fusion.oneclass for one in detectors.values()), tuple(gaps)))
+    fused: dict[str, list] = {title: [] for title in detectors}
+    for parts in _evidence(seer, reduced(frames, first.backbone)):
+        for title, one in detectors.items():
+            fused[title].append(fuse(parts, one.calibration, one.fusion))
+    step, count, found = getattr(first.backbone, "temporal_patch_size", 2), len(frames), {}
+    for title, one in detectors.items():
+        maps = np.concatenate(fused[title])
+        scores = squash(top_mean(maps, one.scoring.top_fraction), one.calibration)
+        heat = squash(maps, one.calibration)
+        found[title] = finish(name, np.repeat(scores, step)[:count], np.repeat(heat, step, axis=0)[:count], size=size,
+                              scoring=one.scoring)
+    return found
+
+
+def _evidence(detector: AdaptedDetector, frames: Frames) -> Iterator[dict[str, Float32[np.ndarray, "n h w"]]]:
+    """All evidence of a video, some pairs at a time."""
+    starts = list(range(0, len(frames), getattr(detector.backbone, "temporal_patch_size", 2)))
+    for first in range(0, len(starts), detector.batch):
+        chosen, parts = starts[first:first + detector.batch], {}
+        for gap in detector.fusion.gaps:
+            # The last frames are judged by the last whole pair: a pair cut short would show slower people.
+            first_of = [min(start, max(0, len(frames) - 1 - gap)) for start in chosen]
+            indices = [index for start in first_of for index in (start, min(start + gap, len(frames) - 1))]
+            unique, back = np.unique(indices, return_inverse=True)
+            pictures = frames.take(unique)[back].reshape(len(chosen), 2, *frames.size, 3)
+            parts |= detector.parts(pictures, fps=frames.fps, gap=gap)
+        yield parts

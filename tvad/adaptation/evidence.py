@@ -52,18 +52,21 @@ class Levels:
 
 @dataclass(frozen=True)
 class Fusion:
-    """Which evidence counts. ``levels``: heat by place ("place") or as the decoder gives it ("none"); ``oneclass``: weight
-    of the one-class score beside the heat's 1 (0: off); ``gaps``: frames between the two of a pair, averaged; () where they
-    are still to be chosen."""
+    """Which evidence counts. ``levels``: heat by place ("place") or as the decoder gives it ("none"); ``oneclass`` and
+    ``heat``: weights of the one-class score and of the heat (0: off); ``gaps``: frames between the two of a pair, averaged;
+    () where they are still to be chosen."""
     levels: str = "place"
     oneclass: float = 0.0
     gaps: tuple[int, ...] = ()
+    heat: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "gaps", tuple(int(gap) for gap in self.gaps))
         if self.levels not in ("place", "none") or self.oneclass < 0 or min(self.gaps, default=1) < 1:
             raise ParameterError(f"fusion: levels {self.levels!r} must be place or none, oneclass {self.oneclass} at least "
                                  f"0 and gaps {self.gaps} numbers from 1")
+        if self.heat < 0 or not self.heat + self.oneclass:
+            raise ParameterError(f"fusion: heat {self.heat} must be at least 0, and above where oneclass is 0")
         if self.oneclass and self.levels == "none":
             raise ParameterError("fusion: a one-class score can only be added in units of levels; set levels=\"place\"")
 
@@ -111,7 +114,7 @@ def fuse(parts: Mapping[str, Float[np.ndarray, "n h w"]], calibration: Calibrati
     maps = []
     for gap in fusion.gaps or (1,):
         heat = np.asarray(parts[f"heat@{gap}"], np.float32)
-        total = calibration.levels[f"heat@{gap}"](heat) if fusion.levels == "place" else heat
+        total = fusion.heat * (calibration.levels[f"heat@{gap}"](heat) if fusion.levels == "place" else heat)
         if fusion.oneclass:
             total = total + fusion.oneclass * calibration.levels[f"oneclass@{gap}"](parts[f"oneclass@{gap}"])
         maps.append(total)

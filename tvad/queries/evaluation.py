@@ -29,11 +29,10 @@ from tvad.metrics.frame import micro_auc_weighted, smooth
 from tvad.metrics.pixel import pixel_auroc_weighted
 from tvad.queries.finding import find
 from tvad.queries.heatmap import EventHeatmapDecoder
-from tvad.record import Row
+from tvad.record import QUERIED, Row
 from tvad.training.event_targets import kinds_of
 
 Weighted = Callable[[np.ndarray], np.ndarray]
-METRICS = ("query_micro_auc", "query_pixel_auroc", "query_wrong_ratio")
 
 
 @dataclass
@@ -116,7 +115,7 @@ def rows_of(heard: _Heard, cell: Cell) -> list[Row]:
     how = {"sigma": cell.sigma, "choice": cell.choice} if cell.sigma > 0 else {"sigma": 0.0}
     total, rows = sum(heard.frames), []
     makers = (partial(_frame_metric, sigma=cell.sigma), _pixel_metric, _wrong_ratio)
-    for metric, make, more in zip(METRICS, makers, (how, {}, {})):
+    for metric, make, more in zip(QUERIED, makers, (how, {}, {})):
         values = {name: make(heard, name)(weights) for name in heard.names}
         for name, value in values.items():
             rate = sum(int(seen[name].sum()) for seen in heard.shown if name in seen) / total

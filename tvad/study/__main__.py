@@ -13,11 +13,14 @@ from tvad.errors import ParameterError, StorageError, TvadError
 from tvad.params import project_root
 from tvad.record import latest_rows, read_rows
 from tvad.study.ablation import Ablation
+from tvad.study.camera import CameraStudy
+from tvad.study.queries import QueryStudy
 from tvad.study.run import VARIANTS, Study
 from tvad.study.tables import compare_table, study_tables
 from tvad.training.variants import VARIANTS as SPEAKERS
 
-KNOWN = {1: VARIANTS, 2: tuple(SPEAKERS)}      # the variants of each phase
+# The variants that a phase lets one choose.
+KNOWN = {"1": VARIANTS, "2": tuple(SPEAKERS), "queries": (), "camera": ()}
 
 
 def settings(assignments: Sequence[str]) -> dict[str, Any]:
@@ -34,29 +37,44 @@ def settings(assignments: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def phases_of(profile: str) -> tuple[str, ...]:
+    """What there is to study of a profile: simulated scenes are spoken of and queried, a real camera is adapted to."""
+    return ("1", "2", "queries") if Study(profile).params.dataset == "simcampus" else ("1", "camera")
+
+
+def _study(phase: str, given: argparse.Namespace) -> Any:
+    if phase == "2":
+        return Ablation(given.profile, seeds=given.seeds, variants=given.variants or KNOWN["2"],
+                        changes=settings(given.changes))
+    if phase == "1":
+        return Study(given.profile, seeds=given.seeds, variants=given.variants or VARIANTS)
+    return {"queries": QueryStudy, "camera": CameraStudy}[phase](given.profile, seeds=given.seeds)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tvad.study", description=tvad.study.__doc__.splitlines()[0])
     parser.add_argument("command", choices=("run", "compare", "tables"))
     parser.add_argument("--profile", default="tiny")
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
-    parser.add_argument("--phase", type=int, choices=tuple(KNOWN), default=1, help="1: heatmaps, 2: answers (default: 1)")
-    parser.add_argument("--variants", nargs="+", help="default: all of the phase")
+    parser.add_argument("--phase", choices=(*KNOWN, "all"), default="1", help="1: heatmaps, 2: answers, queries: heatmaps "
+                        "of what is named, camera: adaptation to real footage, all: what the profile has (default: 1)")
+    parser.add_argument("--variants", nargs="+", help="of phase 1 or 2; default: all")
     parser.add_argument("--set", nargs="+", metavar="NAME=VALUE", default=(), dest="changes",
                         help="phase 2: try other settings on validation alone, rows under runs/study/phase2")
     given = parser.parse_args(arguments)
-    variants = given.variants or KNOWN[given.phase]
-    if unknown := [name for name in variants if name not in KNOWN[given.phase]]:
-        parser.error(f"variant {unknown[0]!r} is not of phase {given.phase}; choose from {', '.join(KNOWN[given.phase])}")
-    if given.changes and (given.command, given.phase) != ("run", 2):
+    known = KNOWN.get(given.phase, ())
+    if unknown := [name for name in given.variants or () if name not in known]:
+        parser.error(f"variant {unknown[0]!r} is not of phase {given.phase}; " + (f"choose from {', '.join(known)}" if known
+                     else "it has none to choose"))
+    if given.changes and (given.command, given.phase) != ("run", "2"):
         parser.error("--set is for run --phase 2")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     figures = project_root() / "figures" / given.profile / "study.jsonl"
     try:
-        if given.command == "run" and given.phase == 2:
-            Ablation(given.profile, seeds=given.seeds, variants=variants, changes=settings(given.changes)).run()
-        elif given.command == "run":
-            Study(given.profile, seeds=given.seeds, variants=variants).run()
+        if given.command == "run":
+            for phase in (given.phase,) if given.phase != "all" else phases_of(given.profile):
+                _study(phase, given).run()
         elif given.command == "compare":
             results = project_root() / "runs" / given.profile / "results.jsonl"
             measured = latest_rows(read_rows(results))

@@ -30,7 +30,7 @@ from tvad.params import Phase2, project_root
 from tvad.prompts import prototypes
 from tvad.record import SPOKEN, Row, provenance, read_rows, replace_rows, write_json
 from tvad.scenes.types import OPEN_SET_EVENTS
-from tvad.study.run import TRAINING_SPLITS, Study
+from tvad.study.run import TRAINING_SPLITS, Study, open_backbone
 from tvad.study.speaking import Spoken, cell_key, speak_cell
 from tvad.training.phase2_config import Phase2Config
 from tvad.training.variants import VARIANTS
@@ -71,9 +71,7 @@ class Ablation:
     @cached_property
     def backbone(self) -> QwenBackbone:
         """The frozen model with its language model, opened as phase 1 says, once."""
-        wanted = self.phase1.params
-        return QwenBackbone.from_pretrained(wanted.backbone, taps=wanted.taps, device=wanted.device, dtype=wanted.dtype,
-                                            attention=wanted.attention, load_language_model=True)
+        return open_backbone(self.phase1.params, load_language_model=True)
 
     @cached_property
     def prototypes(self) -> Float[Tensor, "2 d"]:

@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from tvad.backbones.qwen import QwenBackbone
 from tvad.datasets import open_dataset
 from tvad.detection import Detection, Scoring, calibrate, rescore
 from tvad.detector import TVAD
@@ -46,7 +45,7 @@ from tvad.record import (
     write_json,
 )
 from tvad.study.examples import first_of_each_kind, largest_target, principal_colours
-from tvad.study.run import TRAINING_SPLITS
+from tvad.study.run import TRAINING_SPLITS, open_backbone
 from tvad.training.phase1 import Phase1Config, train_heatmap, untrained_decoder
 from tvad.video.clip import Clip
 
@@ -122,8 +121,7 @@ class Phase1Run:
     @cached_property
     def backbone(self) -> Any:
         """The frozen tower, loaded when first needed. Raises :class:`tvad.errors.BackboneError`."""
-        return QwenBackbone.from_pretrained(self.params.backbone, taps=self.params.taps, device=self.params.device,
-                                            dtype=self.params.dtype, attention=self.params.attention)
+        return open_backbone(self.params)
 
     @cached_property
     def prototypes(self) -> Float[torch.Tensor, "2 d"]:

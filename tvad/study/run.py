@@ -100,16 +100,16 @@ class Study:
     def run(self) -> Path:
         """Train, score and evaluate whatever has no rows yet; returns the file of rows."""
         began = time.perf_counter()
-        stock = QwenBackbone.from_pretrained(self.params.backbone, taps=self.params.taps, device=self.params.device,
-                                             dtype=self.params.dtype, attention=self.params.attention)
-        config = self._config_hash(stock)
+        stock = open_backbone(self.params)
+        config = self.config_hash(stock)
         protocols = sorted({target.train_protocol for target in self.targets}, reverse=True)
         arms = [Arm(variant, protocol, seed) for variant in self.variants for protocol in protocols
                 for seed in self.seeds]
         missing = [arm for arm in arms if any(not self._has(arm, target, config) for target in self._of(arm))]
         print(f"study: {len(missing)} of {len(arms)} arms to do, rows in {self.rows_path}", flush=True)
         for tower in dict.fromkeys(arm.tower for arm in missing):
-            self._run_tower([arm for arm in missing if arm.tower == tower], _view(stock, tower), config)
+            arms = [arm for arm in missing if arm.tower == tower]
+            self._run_tower(arms, tower_of(stock, arms[0]), config)
             prune(self.cache, keep=[], limit_bytes=CACHE_BYTES)
         if missing:
             record = provenance(config=config, device=str(stock.device), decoder=self.params.decoder,
@@ -124,7 +124,8 @@ class Study:
     def _evaluated(self, target: Target) -> tuple[Any, ...]:
         return self.videos(target.dataset, target.protocol, target.split)[:self.params.max_videos or None]
 
-    def _config_hash(self, backbone: Any) -> str:
+    def config_hash(self, backbone: Any) -> str:
+        """What all rows of a study share: settings of training and scoring, tower, footage."""
         settings = {name: value for name, value in asdict(self.config).items() if name != "seed"}
         # The simulator's hash: rows of other footage must not pass for these.
         parts = [settings, backbone.fingerprint, simulator_hash(), self.params.frames_per_clip, self.params.stride,
@@ -158,7 +159,7 @@ class Study:
                 self._report(arm, target, finished, chosen, config)
 
     def _decoder(self, arm: Arm, backbone: Any, text: Any, config: str) -> AnomalyHeatmapDecoder:
-        settings = replace(self.config, seed=arm.seed, pairs_per_video=self._pairs_per_video())
+        settings = replace(self.config, seed=arm.seed, pairs_per_video=self.pairs_per_video())
         device = getattr(backbone, "device", "cpu")
         if arm.variant == "control-untrained":
             return untrained_decoder(settings, backbone).eval().to(device)
@@ -168,12 +169,16 @@ class Study:
         print(f"{arm.name}: {result.seconds:.0f} s, best {dict(result.best)}", flush=True)
         return AnomalyHeatmapDecoder.load(result.path, backbone=backbone).eval().to(device)
 
-    def decoder(self, backbone: Any, text: Any, *, protocol: str, seed: int) -> AnomalyHeatmapDecoder:
-        """The system's decoder of a training protocol and seed, trained where it is missing: what phase 2 starts from."""
-        return self._decoder(Arm("full", protocol, seed), backbone, text, self._config_hash(backbone))
+    def decoder(self, backbone: Any, text: Any, *, protocol: str, seed: int, variant: str = "full",
+                config: str | None = None) -> AnomalyHeatmapDecoder:
+        """The decoder of an arm, trained where it is missing: what phase 2 and adaptation start from.
 
-    def _pairs_per_video(self) -> int:
-        # As many of each video as the closed split takes, so that the open-set split finds them in the cache.
+        ``config``: the study's hash where ``backbone`` is the tower of a control.
+        """
+        return self._decoder(Arm(variant, protocol, seed), backbone, text, config or self.config_hash(backbone))
+
+    def pairs_per_video(self) -> int:
+        """As many of each video as the closed split takes, so that the open-set split finds them in the cache."""
         count = len(self.videos("simcampus", "scene-disjoint", "train"))
         return self.config.pairs_per_video or max(1, self.config.train_pairs // count)
 
@@ -222,7 +227,14 @@ class Study:
         print(f"{arm.name} on {target.dataset}/{target.split}: {said}", flush=True)
 
 
-def _view(stock: QwenBackbone, tower: str) -> Any:
-    if tower == "static":
+def open_backbone(params: Phase1, **options: Any) -> QwenBackbone:
+    """The model that phase 1 names, as it says; ``options``: see ``QwenBackbone.from_pretrained``."""
+    return QwenBackbone.from_pretrained(params.backbone, taps=params.taps, device=params.device, dtype=params.dtype,
+                                        attention=params.attention, **options)
+
+
+def tower_of(stock: QwenBackbone, arm: Arm) -> Any:
+    """The tower that an arm sees with: the stock one, one that sees still pairs, or a random one of the arm's seed."""
+    if arm.tower == "static":
         return StaticView(stock)
-    return stock.randomised(seed=int(tower.split("-")[1])) if tower.startswith("random-") else stock
+    return stock.randomised(seed=arm.seed) if arm.tower.startswith("random-") else stock

@@ -8,8 +8,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,13 @@ _REHEARSED = 0.7  # share of rehearsed pairs seen through another camera, as pha
 
 @dataclass(frozen=True)
 class AdaptResult:
-    """``detector``: ready to use, also on disk in ``folder``; ``report``: what was found and measured; ``seconds``."""
+    """``detector``: ready to use, also on disk in ``folder``; ``report``: what was found and measured; ``seconds``;
+    ``choices``: the same weights with each choice of evidence that validation compared."""
     detector: AdaptedDetector
     folder: Path
     report: dict[str, Any]
     seconds: float
+    choices: Mapping[str, AdaptedDetector] = field(default_factory=dict)
 
 
 @dataclass
@@ -112,7 +114,7 @@ def adapt(model: Any, source: Any, *, output_dir: Path | str, config: AdaptConfi
     decoder.eval()
     main = pairs[config.gaps[0]]
     bank = _bank(main.normal, np.arange(len(main.normal)), config.seed) if config.oneclass else None
-    detector, options = run.assemble(decoder, bank, pairs, key)
+    detector, options, detectors = run.assemble(decoder, bank, pairs, key)
     detector.save(folder)
     made = examples(run.compositor, [part.footage for part in run.train_parts], seed=config.seed + 7, gap=config.gaps[0])
     save_sheet(folder / "composites.png", sheet(made))
@@ -127,7 +129,7 @@ def adapt(model: Any, source: Any, *, output_dir: Path | str, config: AdaptConfi
     write_json(folder / "report.json", report)
     atomic_write(folder / "report.txt", as_text(report), text=True)
     complete(folder, [*_FILES, *(["bank.safetensors"] if bank is not None else [])])
-    return AdaptResult(detector, folder, report, seconds)
+    return AdaptResult(detector, folder, report, seconds, detectors)
 
 
 class _Run:
@@ -240,24 +242,18 @@ class _Run:
         val = {name: np.concatenate([seen[0][name], seen[1][name]]) for name in seen[0]}
         kinds = [kinds for video in pairs[config.gaps[0]].val_videos for kinds in video.text["kinds"]]
         kinds += [()] * len(first.normal)
-        options, targets = {}, first.targets()
-        for title, fusion in choices(config, bank is not None).items():
-            calibration = _calibrated(levels, seen[1], fusion)
-            maps = fuse(val, calibration, fusion)
-            scores = top_mean(maps, self.model.scoring.top_fraction)
-            options[title] = {**quality(maps, targets, first.labels, top_fraction=self.model.scoring.top_fraction),
-                              **clip_spread(scores, first), "by_kind": by_kind(scores, first.labels, kinds)}
-        if bank is not None:
-            alone = levels[f"oneclass@{config.gaps[0]}"](val[f"oneclass@{config.gaps[0]}"])
-            options["oneclass alone"] = {**quality(alone, targets, first.labels),
-                                         **clip_spread(top_mean(alone), first),
-                                         "by_kind": by_kind(top_mean(alone), first.labels, kinds)}
-        calibration = _calibrated(levels, seen[1], config.fusion)
         scoring = replace(self.model.scoring, chosen_on=self.model.scoring.chosen_on or "given")
-        detector = AdaptedDetector(self.model.backbone, decoder, self.model.prototypes.float(), calibration, config.fusion,
-                                   bank, scoring, key=key)
+        whole = AdaptedDetector(self.model.backbone, decoder, self.model.prototypes.float(),
+                                _calibrated(levels, seen[1], config.fusion), config.fusion, bank, scoring, key=key)
+        options, detectors, targets = {}, {}, first.targets()
+        for title, fusion in choices(config, bank is not None).items():
+            detectors[title] = replace(whole, fusion=fusion, calibration=_calibrated(levels, seen[1], fusion))
+            maps = fuse(val, detectors[title].calibration, fusion)
+            scores = top_mean(maps, scoring.top_fraction)
+            options[title] = {**quality(maps, targets, first.labels, top_fraction=scoring.top_fraction),
+                              **clip_spread(scores, first), "by_kind": by_kind(scores, first.labels, kinds)}
         self.seconds["assembly"] = round(time.monotonic() - began, 1)
-        return detector, options
+        return whole, options, detectors
 
 
 def automatic_gap(fps: float, pace: float) -> int:
@@ -271,6 +267,7 @@ def choices(config: AdaptConfig, bank: bool) -> dict[str, Fusion]:
     found = {"heat": Fusion("none", 0.0, one), "heat by place": Fusion("place", 0.0, one)}
     if bank:
         found |= {f"heat by place + oneclass {weight:g}": Fusion("place", weight, one) for weight in (0.25, 0.5, 1.0)}
+        found["oneclass alone"] = Fusion("place", 1.0, one, heat=0.0)
     if len(config.gaps) > 1:
         found["heat by place, all gaps"] = Fusion("place", 0.0, config.gaps)
         if bank:

@@ -1,0 +1,164 @@
+"""The studies of query heatmaps and of adaptation: made once, resumed, rows beside those of phase 1."""
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from composite_footage import toy_footage
+from test_query_heatmap import Backbone as ListeningBackbone
+from test_query_heatmap import streets
+from training_fakes import SIZE, FakeBackbone, toy_split
+
+from tvad.adaptation.evidence import Fusion
+from tvad.datasets.base import Video
+from tvad.detection import Scoring
+from tvad.errors import MissingPhaseError, ParameterError
+from tvad.metrics import tracks_from_masks
+from tvad.params import Phase1
+from tvad.record import QUERIED, read_rows
+from tvad.study import __main__ as command
+from tvad.study import camera, queries
+from tvad.study import run as study_run
+from tvad.study.camera import CameraStudy
+from tvad.study.queries import QueryStudy
+from tvad.training.adapt import AdaptConfig
+from tvad.training.queries import QueryConfig
+
+QUERIES = QueryConfig(steps=10, batch_size=8, validate_every=5, learning_rate=2e-2, hidden_width=8, train_pairs=24,
+                      val_pairs=12, patches_per_pair=24, refilmed=0.0)
+ADAPT = AdaptConfig(steps=2, batch_size=8, validate_every=2, composites=8, normal=6, rehearsal=4, val_composites=6,
+                    val_normal=6, patches_per_pair=16, gaps=(1,), fusion=Fusion("place", 0.25, (1,)))
+SMALL = {"steps": 4, "batch_size": 8, "validate_every": 2, "hidden_width": 8, "train_pairs": 20, "val_pairs": 20,
+         "patches_per_pair": 24, "refilmed": 0.0}
+
+
+class Streets:
+    """SimCampus of toy streets in both protocols."""
+
+    def prepare(self, splits, *, workers=1):
+        pass
+
+    def videos(self, split):
+        return streets(split, 4)
+
+
+@pytest.fixture
+def queried(tmp_path, monkeypatch):
+    backbone = ListeningBackbone()
+    monkeypatch.setattr(queries, "open_backbone", lambda params: backbone)
+    monkeypatch.setattr(study_run, "open_dataset", lambda name, **_: Streets())
+    return lambda **options: QueryStudy("tiny", root=tmp_path, params=Phase1(bootstrap_samples=10), config=QUERIES,
+                                        **options)
+
+
+def test_queries_are_trained_for_every_seed_and_protocol_once(queried, capsys):
+    path = queried(seeds=(0, 1)).run()
+    rows = read_rows(path)
+    assert {(row.split, row.protocol, row.seed) for row in rows} == {
+        (split, protocol, seed) for seed in (0, 1) for split, protocol in
+        (("val", "scene-disjoint"), ("test", "scene-disjoint"), ("test-open", "open-set"))}
+    assert {row.metric for row in rows} == set(QUERIED) and {row.event for row in rows} == {None, "car", "bicycle"}
+    assert {row.choice for row in rows if row.split == "val" and row.sigma} <= {"in-sample"}
+    assert {row.choice for row in rows if row.split != "val" and row.sigma} <= {"fixed"}
+    assert (path.parent / "study.queries.provenance.json").is_file()
+    capsys.readouterr()
+    queried(seeds=(0, 1)).run()
+    assert "0 of 4 cells to do" in capsys.readouterr().out and read_rows(path) == rows
+    queried(seeds=(2,)).run()                                   # adds what is missing, keeps the rest
+    assert read_rows(path)[:len(rows)] == rows and {row.seed for row in read_rows(path)} == {0, 1, 2}
+
+
+def test_heat_and_queries_of_one_split_do_not_replace_each_other(queried, tmp_path):
+    path = queried(seeds=(0,)).run()
+    asked = read_rows(path)[0]
+    heat = replace(asked, metric="micro_auc")
+    study_run.replace_rows(path, [heat])
+    assert asked in read_rows(path) and heat in read_rows(path)
+    study_run.replace_rows(path, [replace(asked, value=0.5)])
+    assert heat in read_rows(path) and asked not in read_rows(path)
+
+
+class Camera:
+    """A real set: normal training clips, test clips whose second half shows a bright target."""
+
+    def prepare(self, splits, *, workers=1):
+        pass
+
+    def videos(self, split):
+        if split != "test":
+            return tuple(self._video(f"train{n}", n, False) for n in range(4))
+        return tuple(self._video(f"test{n}", 10 + n, True) for n in range(2))
+
+    @staticmethod
+    def _video(name, seed, anomalous):
+        frames = toy_footage(name, size=SIZE, frames=20, people=5, seed=seed)[0]
+        masks = np.zeros((20, *SIZE), np.uint8)
+        masks[10 if anomalous else 20:, 20:34, 20:34] = 1
+        return Video(id=name, dataset="ucsd_ped2", frames=frames, labels=masks.any((1, 2)).astype(np.uint8),
+                     masks=lambda start, stop: masks[start:stop], tracks=tracks_from_masks(masks))
+
+
+class Campus(Streets):
+    def videos(self, split):
+        return toy_split(split.partition("-")[0])
+
+
+@pytest.fixture
+def adapted(tmp_path, monkeypatch):
+    backbone = FakeBackbone()
+    monkeypatch.setattr(camera, "open_backbone", lambda params: backbone)
+    monkeypatch.setattr(study_run, "open_backbone", lambda params: backbone)
+    monkeypatch.setattr(study_run, "open_dataset", lambda name, **_: Camera() if name == "ucsd_ped2" else Campus())
+    monkeypatch.setattr("tvad.prompts.PromptEnsemble.normal", ("nothing happens",))
+    monkeypatch.setattr("tvad.prompts.PromptEnsemble.abnormal", ("a car drives by",))
+    params = Phase1(profile="ped2", dataset="ucsd_ped2", protocol="official", bootstrap_samples=10)
+
+    def make(**options):
+        made = CameraStudy("ped2", root=tmp_path, params=params, config=ADAPT, **options)
+        made.phase1.config = replace(made.phase1.config, **SMALL)
+        return made, backbone
+    return make
+
+
+def test_an_adaptation_gives_its_rows_and_those_of_its_parts(adapted, capsys):
+    study, backbone = adapted(seeds=(0,))
+    for arm in (study_run.Arm(tower, "scene-disjoint", 0) for tower in study.towers):
+        Scoring(sigma=2.0, chosen_on="simcampus/val").save(
+            study.phase1.work / study.phase1.config_hash(backbone) / arm.name / "detector.json")
+    path = study.run()
+    rows = read_rows(path)
+    assert {row.variant for row in rows} == set(camera.VARIANTS) and {row.dataset for row in rows} == {"ucsd_ped2"}
+    assert {row.choice for row in rows if row.sigma} == {"fixed"} and {row.sigma for row in rows if row.sigma} == {2.0}
+    values = {row.variant: row.value for row in rows if row.metric == "micro_auc" and not row.sigma and row.event is None}
+    assert len(set(values.values())) > 2
+    record = (path.parent / "study.camera.provenance.json").read_text()
+    assert '"val_composites": 6' in record
+    seen = backbone.seen
+    adapted(seeds=(0,))[0].run()
+    assert "0 of 3 adaptations to do" in capsys.readouterr().out and backbone.seen == seen and read_rows(path) == rows
+
+
+def test_phase_1_must_have_chosen_the_smoothing(adapted):
+    with pytest.raises(MissingPhaseError, match="no smoothing chosen for full-scene-disjoint-seed0; run first: python -m"):
+        adapted(seeds=(0,), controls=False)[0].run()
+
+
+def test_simulated_scenes_are_no_camera():
+    with pytest.raises(ParameterError, match="profile tiny: adaptation is measured on real footage, not on simcampus"):
+        CameraStudy("tiny")
+
+
+def test_the_command_runs_what_a_profile_has(monkeypatch, capsys):
+    told = []
+    for name in ("Study", "Ablation", "QueryStudy", "CameraStudy"):
+        monkeypatch.setattr(command, name, lambda profile, name=name, **_: SimpleNamespace(
+            params=Phase1(dataset="ucsd_ped2" if profile == "ped2" else "simcampus"),
+            run=lambda: told.append((name, profile))))
+    assert command.main(["run", "--phase", "all"]) == command.main(["run", "--profile", "ped2", "--phase", "all"]) == 0
+    assert told == [("Study", "tiny"), ("Ablation", "tiny"), ("QueryStudy", "tiny"), ("Study", "ped2"),
+                    ("CameraStudy", "ped2")]
+    with pytest.raises(SystemExit):
+        command.main(["run", "--phase", "queries", "--variants", "full"])
+    assert "variant 'full' is not of phase queries; it has none to choose" in capsys.readouterr().err

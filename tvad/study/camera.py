@@ -1,0 +1,173 @@
+"""The study of adaptation: a real set's normal training clips alone adapt the detector, its test clips measure it.
+
+    python -m tvad.study run --profile ped2 --phase camera
+
+Fixed before any test clip is read: settings are the defaults of ``AdaptConfig`` (``CONFIG``), smoothing comes from
+simulated validation scenes, and region thresholds lie on the scale that held-out normal footage sets.  Every seed is an
+adaptation of its own, from that seed's decoder of phase 1.  Rows: ``simulated-only`` (not adapted), ``adapted`` (the
+default), ``adapted-*`` (the same adaptation with less or other evidence, see ``PARTS``), and the controls, which are
+adapted in the same way from a tower that is random or sees each pair frozen to one frame.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from tvad.adaptation.detector import AdaptedDetector, detect_all
+from tvad.backbones.qwen import QwenBackbone
+from tvad.detection import Detection, Scoring
+from tvad.detector import TVAD
+from tvad.errors import MissingPhaseError, ParameterError
+from tvad.evaluation import Cell, detection_path, evaluate, stored
+from tvad.params import Phase1, project_root
+from tvad.prompts import prototypes
+from tvad.record import Row, provenance, read_rows, replace_rows, write_json
+from tvad.study.run import Arm, Study, open_backbone, tower_of
+from tvad.training.adapt import AdaptConfig, adapt
+
+CONFIG = AdaptConfig()
+DEFAULT = "adapted"
+# Rows from one adaptation by the choice of evidence that they use (``tvad.training.adapt.run.choices``).
+PARTS: Mapping[str, str] = {
+    "adapted-frozen": "heat",
+    "adapted-levels": "heat by place",
+    "adapted-oneclass": "heat by place + oneclass 0.5",
+    "adapted-oneclass-alone": "oneclass alone",
+}
+CONTROLS = ("control-random-tower", "control-static")
+VARIANTS = ("simulated-only", DEFAULT, *PARTS, *(f"adapted-{name}" for name in CONTROLS))
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)      # 0.5: where one normal patch in a thousand lies
+
+
+class CameraStudy:
+    """Adaptation to the camera of a profile's real set; ``run`` does what is missing.
+
+    Raises :class:`ParameterError` for a profile of simulated scenes.
+    """
+
+    def __init__(self, profile: str, *, seeds: Sequence[int] = (0, 1, 2), controls: bool = True, root: Path | None = None,
+                 params: Phase1 | None = None, config: AdaptConfig = CONFIG) -> None:
+        self.root = root or project_root()
+        self.phase1 = Study(profile, root=root, params=params)
+        self.params, self.seeds, self.config = self.phase1.params, tuple(seeds), config
+        if self.params.dataset == "simcampus":
+            raise ParameterError(f"profile {profile}: adaptation is measured on real footage, not on simcampus; study "
+                                 "profile ped2")
+        self.towers = ("full", *CONTROLS) if controls else ("full",)
+        self.work, self.cache = self.root / "runs" / "study" / "camera", self.phase1.cache
+
+    @cached_property
+    def stock(self) -> QwenBackbone:
+        """The tower that phase 1 names, opened once."""
+        return open_backbone(self.params)
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of all that decides the rows."""
+        settings = {name: value for name, value in asdict(self.config).items() if name != "seed"}
+        parts = ["camera", settings, THRESHOLDS, sorted(PARTS.items()), self.phase1.config_hash(self.stock)]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+    def run(self) -> Path:
+        """Adapt and measure every seed and tower that has no rows yet; returns the file of rows.
+
+        Raises :class:`MissingPhaseError` where phase 1's study has not calibrated its decoders; what adaptation raises.
+        """
+        began, path = time.perf_counter(), self.phase1.rows_path
+        cells = [(tower, seed) for tower in self.towers for seed in self.seeds]
+        missing = [cell for cell in cells if not self._has(*cell)]
+        print(f"camera: {len(missing)} of {len(cells)} adaptations to do, rows in {path}", flush=True)
+        for tower, seed in missing:
+            rows = self._cell(tower, seed)
+            replace_rows(path, rows)
+            for variant in self.variants(tower):
+                said = ", ".join(f"{row.metric} {row.value:.3f}" for row in rows if row.variant == variant
+                                 and row.event is None and row.value is not None)
+                print(f"{variant}, seed {seed}: {said}", flush=True)
+        if missing:
+            record = provenance(config=self.key, device=str(self.stock.device), attention=self.stock.attention,
+                                started=began, seeds=list(self.seeds), settings=asdict(self.config),
+                                backbone=self.stock.fingerprint)
+            write_json(path.with_name(f"{path.stem}.camera.provenance.json"), record)
+        return path
+
+    def variants(self, tower: str) -> tuple[str, ...]:
+        """The rows that one adaptation gives."""
+        return ("simulated-only", DEFAULT, *PARTS) if tower == "full" else (f"adapted-{tower}",)
+
+    def _cell(self, tower: str, seed: int) -> list[Row]:
+        arm = Arm(tower, self.params.train_protocol, seed)
+        backbone = tower_of(self.stock, arm)
+        text = prototypes(backbone, cache_dir=self.cache)
+        decoder = self.phase1.decoder(backbone, text, protocol=arm.train_protocol, seed=seed, variant=tower,
+                                      config=self.phase1.config_hash(self.stock))
+        model = TVAD(backbone, decoder, prototypes=text, scoring=self._scoring(arm))
+        detectors = self._adapted(model, arm)
+        chosen = {DEFAULT: None, **PARTS} if tower == "full" else {f"adapted-{tower}": None}
+        found = self._detections({variant: detectors[title] for variant, title in chosen.items()}, arm)
+        rows = [row for variant, each in found.items() for row in self._rows(variant, arm, each, detectors[None].scoring)]
+        if tower == "full":
+            rows += self._rows("simulated-only", arm, self._plain(model, arm), model.scoring)
+        return rows
+
+    def _scoring(self, arm: Arm) -> Scoring:
+        path = self.phase1.work / self.phase1.config_hash(self.stock) / arm.name / "detector.json"
+        if not path.is_file():
+            raise MissingPhaseError(f"{path}: no smoothing chosen for {arm.name}; run first: python -m tvad.study run "
+                                    f"--profile {self.params.profile} --phase 1")
+        return Scoring.load(path)
+
+    def _adapted(self, model: TVAD, arm: Arm) -> dict[str | None, AdaptedDetector]:
+        """Detectors by choice of evidence, None: the default; regions on the camera's own scale."""
+        result = adapt(model, self._clips("train"), output_dir=self.work / self.key / arm.name,
+                       config=replace(self.config, seed=arm.seed), cache_dir=self.cache,
+                       rehearsal=self.phase1.videos("simcampus", arm.train_protocol, "train"))
+        scoring = replace(model.scoring, thresholds=THRESHOLDS)
+        return {title: replace(one, scoring=scoring) for title, one in
+                {None: result.detector, **result.choices}.items()}
+
+    def _clips(self, split: str) -> tuple[Any, ...]:
+        return self.phase1.videos(self.params.dataset, self.params.protocol, split)
+
+    def _evaluated(self) -> tuple[Any, ...]:
+        return self._clips(self.params.split)[:self.params.max_videos or None]
+
+    def _detections(self, detectors: Mapping[str, AdaptedDetector], arm: Arm) -> dict[str, dict[str, Detection]]:
+        """By variant and video; one pass of the tower for all, and what is on disk is not computed again."""
+        found: dict[str, dict[str, Detection]] = {variant: {} for variant in detectors}
+        folder = self.work / self.key / arm.name / "detections"
+        for video in tqdm(self._evaluated(), desc=f"scoring ({arm.name})", unit="video"):
+            key = f"{self.key}-{video.frames.fingerprint}"
+            kept = {variant: stored(detection_path(folder / variant, video), key) for variant in detectors}
+            if None in kept.values():
+                kept = detect_all(detectors, video)
+                for variant, detection in kept.items():
+                    detection.save(detection_path(folder / variant, video), key=key)
+            for variant, detection in kept.items():
+                found[variant][video.id] = detection
+        return found
+
+    def _plain(self, model: TVAD, arm: Arm) -> dict[str, Detection]:
+        return {video.id: model.score(video) for video in tqdm(self._evaluated(), desc=f"not adapted ({arm.name})",
+                                                               unit="video")}
+
+    def _rows(self, variant: str, arm: Arm, detections: Mapping[str, Detection], scoring: Scoring) -> list[Row]:
+        params = self.params
+        cell = Cell(variant=variant, dataset=params.dataset, split=params.split, protocol=params.protocol, seed=arm.seed,
+                    config=self.key, sigma=scoring.sigma, samples=params.bootstrap_samples,
+                    choice=scoring.choice_on(f"{params.dataset}/{params.split}"))
+        return evaluate(detections, self._evaluated(), cell)
+
+    def _has(self, tower: str, seed: int) -> bool:
+        path = self.phase1.rows_path
+        rows = read_rows(path) if path.is_file() else []
+        found = {row.variant for row in rows if (row.seed, row.config) == (seed, self.key)}
+        return found >= set(self.variants(tower))
