@@ -14,7 +14,7 @@ from tvad.datasets.base import hash_of, open_dataset
 from tvad.detection import Scoring, finish
 from tvad.errors import DatasetError, MissingPhaseError, TvadError
 from tvad.evaluation import Cell, evaluate
-from tvad.figures import FIGURES, Page, picks, style
+from tvad.figures import FIGURES, Page, gallery, picks, stored, style
 from tvad.figures import __main__ as command
 from tvad.figures import page as page_module
 from tvad.figures.panels import labelled_spans, overlay
@@ -46,12 +46,15 @@ class ToyCampus:
 def root(tmp_path_factory):
     """A project root of toy data; everything that would open a data set or compute 3,360 prompts is cut short."""
     folder = tmp_path_factory.mktemp("root")
+    (folder / "notebooks" / "profiles").mkdir(parents=True)
+    for profile in ("tiny", "nothing"):
+        (folder / "notebooks" / "profiles" / f"{profile}.yaml").write_text(f"profile: {profile}\n")
     with pytest.MonkeyPatch.context() as patch:
-        for module in (phase1, page_module, command):
+        for module in (phase1, page_module, command, gallery, stored):
             patch.setattr(module, "project_root", lambda: folder)
         patch.setattr("tvad.params.base.project_root", lambda: folder)
         patch.setattr(phase1, "open_dataset", lambda name, *, root=None, protocol=None: ToyCampus(protocol))
-        patch.setattr(phase1.QwenBackbone, "from_pretrained", lambda *_, **__: pytest.fail("a model was loaded"))
+        patch.setattr(phase1, "open_backbone", lambda *_, **__: pytest.fail("a model was loaded"))
         patch.setattr("tvad.prompts.PromptEnsemble.normal", ("nothing happens",))
         patch.setattr("tvad.prompts.PromptEnsemble.abnormal", ("a car drives by",))
         yield folder
@@ -68,7 +71,9 @@ def made(params, backbone):
     run.look()
     run.train()
     run.calibrate()
-    return run, records, run.evaluate(), run.finish()
+    rows = run.evaluate()
+    run.listen()
+    return run, records, rows, run.finish()
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +103,8 @@ def test_a_run_leaves_rows_weights_and_a_record_that_is_complete(run, root):
     kept = read_rows(root / "runs" / "tiny" / "results.jsonl")
     assert {row.split for row in kept} == {"val", "test"} and [row for row in kept if row.split == "test"] == rows
     assert {row.event for row in rows} == {None, "car", "bicycle"}
-    assert set(record["seconds"]) == {"rendering", "training", "validation scoring", "scoring", "evaluation"}
+    assert set(record["seconds"]) == {"rendering", "training", "validation scoring", "scoring", "evaluation",
+                                      "queries"}
     assert record["attention"] == "none" and "peak memory" in repr(steps_table(record))
     assert "SimCampus (simulated)" in repr(splits_table(records))
     assert "fake, fingerprint fake-0, taps [0, 3]" in repr(environment(run[0]))
@@ -142,8 +148,10 @@ def test_figures_are_redrawn_from_disk_with_the_same_bytes(drawn, root, capsys):
 
 
 def test_a_run_that_is_missing_or_stopped_early_is_named(root, capsys):
-    assert command.main(["--profile", "nothing"]) == 1
-    assert "phase 1 has not been run here; run: make reproduce PROFILE=nothing" in capsys.readouterr().err
+    assert command.main(["--profile", "nothing", "--only", "scores", "gap"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("not made: scores, gap: ") and len(said.splitlines()) == 1
+    assert "phase 1 has not been run here; run: make reproduce PROFILE=nothing" in said
     early = Page(toy_params(profile="early"))
     for name, lacking in (("training", "history.json"), ("events", "rows.jsonl"), ("taps", "examples.npz"),
                           ("scores", "the scored videos")):

@@ -82,6 +82,27 @@ def _examples(page: Any, heats: np.ndarray, when: str, more: str) -> tuple[Figur
                     f"{len(page.videos)} videos), 0 to 1 a patch.{more} {_OUTLINE}")
 
 
+def queries(page: Any) -> tuple[Figure, str]:
+    """The example frames, and the heatmap of each thing that was asked for in each of them, on one scale."""
+    asked = page.queried
+    words = [str(word) for word in asked["words"]]
+    figure = canvas(PAGE, PAGE / (len(words) + 1) * _aspect(page) * len(asked["videos"]) + 0.25)
+    panels = figure.subplots(len(asked["videos"]), len(words) + 1, squeeze=False)
+    inches = PAGE / (len(words) + 1)
+    for row, name, frame, maps in zip(panels, asked["videos"], asked["frames"], asked["heat"]):
+        video = page.video(str(name))
+        picture, mask = frame_at(video, int(frame)), mask_at(video, int(frame))
+        frame_panel(row[0], picture, mask=mask, inches=inches)
+        for axes, heat in zip(row[1:], maps):
+            frame_panel(axes, picture, heat=heat, mask=mask, inches=inches)
+    panels[0, 0].set_title("frame", pad=2)
+    for axes, word in zip(panels[0, 1:], words):
+        axes.set_title(f"“{word}”", pad=2)
+    return figure, (f"{page.place}. Each column is one question, asked of every frame: heat belongs where the thing asked "
+                    f"for is, and nowhere else. The first clips of their kinds, not chosen by how well they come out. "
+                    f"{_OUTLINE}")
+
+
 def detections(page: Any) -> tuple[Figure, str]:
     """Best, median and worst detected event: four frames each, heat over them."""
     picks = best_median_worst(page.detections, page.videos)

@@ -24,12 +24,14 @@ from tvad.figures.style import NAMES, save, settings
 from tvad.figures.table import results_table
 from tvad.params import Phase1, project_root
 from tvad.record import Row, atomic_write, file_hash, latest_rows, provenance, read_rows, write_json
+from tvad.study.listening import LISTENING
 from tvad.study.phase1 import PHASE, Part, evaluated_part
 from tvad.study.run import TRAINING_SPLITS
 
 FIGURES: Mapping[str, Callable] = {
     "data": frames.data, "taps": frames.taps, "before": frames.before, "training": charts.training,
-    "after": frames.after, "detections": frames.detections, "alarms": frames.alarms, "scores": charts.scores,
+    "after": frames.after, "queries": frames.queries,
+    "detections": frames.detections, "alarms": frames.alarms, "scores": charts.scores,
     "events": charts.events, "gap": charts.gap, "overview": frames.overview,
 }
 
@@ -85,7 +87,9 @@ class Page:
         kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         entries = kept.get("figures", {}) if kept.get("provenance", {}).get("config") == config else {}
         entries[name] = {"caption": caption, "files": {item.name: file_hash(item) for item in paths}}
-        write_json(path, {"provenance": provenance(config=config, decoder=self.params.decoder),
+        run = {item.name: file_hash(item) for item in sorted(self.folder.iterdir()) if item.is_file()}
+        write_json(path, {"provenance": provenance(config=config, decoder=self.params.decoder, run=run,
+                                                   command=f"python -m tvad.figures --profile {self.params.profile}"),
                           "figures": dict(sorted(entries.items()))})
 
     # What was measured.
@@ -151,6 +155,15 @@ class Page:
     def examples(self) -> dict[str, np.ndarray]:
         """Taps and untrained heatmaps (see ``Phase1Run.look``)."""
         path = self.folder / "examples.npz"
+        if not path.is_file():
+            raise self._missing(path.name)
+        with np.load(path) as file:
+            return {name: file[name] for name in file.files}
+
+    @cached_property
+    def queried(self) -> dict[str, np.ndarray]:
+        """What the example clips gave for each question (see ``tvad.study.listening``)."""
+        path = self.folder / LISTENING
         if not path.is_file():
             raise self._missing(path.name)
         with np.load(path) as file:

@@ -47,6 +47,9 @@ class Phase1(RunParameters):
     pairs_per_video: int = setting(0, "cached pairs of each training video; 0: spread evenly", low=0, high=100_000)
     refilmed: float = setting(0.7, "share of training pairs seen through another camera", low=0.0, high=1.0)
     val_pairs: int = setting(400, "cached validation frame pairs in all", low=1, high=10_000_000, smoke=24)
+    # What the query heatmaps of the examples are asked for.
+    events: tuple[str, ...] = setting(("bicycle", "skateboarding", "car"), "on footage that names no events itself",
+                                      hashed=False)
     # Measurement.
     sigma: float | None = setting(None, "smoothing of frame scores in frames; None: chosen on validation",
                                   low=0.0, high=1000.0)

@@ -33,13 +33,18 @@ class Phase2(RunParameters):
     # Model; tvad.training.phase2_config.Phase2Config takes over what it shares by name, from here on.
     variant: str = setting("full", "row of the ablation", choices=(
         "full", "no-rae", "no-ahd", "no-rae-no-ahd", "no-lora", "shuffled-evidence", "oracle-evidence"))
-    region: str = setting("located", "variant of the region encoder", choices=("located", "paper", "thesis"))
+    region: str = setting("worded", "variant of the region encoder", choices=("worded", "located", "paper", "thesis"))
     looks: int = setting(8, "hottest video tokens that the region encoder points out (located alone)", low=0, high=64)
     every: int = setting(2, "the tower sees every so-manyth temporal patch", low=1, high=64)
     token_step: int = setting(2, "the language model reads every so-manyth of these", low=1, high=64)
     pool: int = setting(3, "side of the blocks of video tokens that it reads the mean of", low=1, high=32)
     # Training.
     seed: int = setting(0, "seed of initial weights, order, dropout and blobs", low=0, high=2**31 - 1)
+    word_steps: int = setting(300, "steps in which a region encoder that speaks in words learns these, before the others",
+                              low=0, high=1_000_000, smoke=4)
+    word_batch: int = setting(32, "clips of one of these steps, and blobs", low=1, high=65_536, smoke=4)
+    word_blobs: int = setting(1500, "different blobs in them", low=1, high=1_000_000, smoke=8)
+    taught_rate: float = setting(0.1, "share of its rate at which it learns on afterwards", low=0.0, high=0.99)
     blob_steps: int = setting(100, "steps of the first stage, synthetic heat blobs", low=0, high=1_000_000, smoke=2)
     blob_batch: int = setting(16, "blobs of one of these steps", low=1, high=65_536, smoke=2)
     blob_share: float = setting(0.25, "share of blobs in the batches after them", low=0.0, high=0.9)

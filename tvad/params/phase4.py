@@ -26,6 +26,8 @@ class Phase4(RunParameters):
     frames_per_clip: int = setting(16, "frames of the clip whose shapes the framework shows", low=2, high=256)
     bootstrap_samples: int = setting(300, "resamples of videos behind the bands of ROC and PR", low=10, high=100_000,
                                      smoke=20)
+    # The demo inside the notebook loads the model, which a run without a reader need not do.
+    player: bool = setting(False, "whether the last cell opens the demo's player", hashed=False)
 
     @property
     def run(self) -> Path:

@@ -27,7 +27,7 @@ from tvad.evaluation import Cell
 from tvad.metrics.bootstrap import Interval, draw_videos
 from tvad.metrics.frame import micro_auc_weighted, smooth
 from tvad.metrics.pixel import pixel_auroc_weighted
-from tvad.queries.finding import find
+from tvad.queries.finding import find_with
 from tvad.queries.heatmap import EventHeatmapDecoder
 from tvad.record import QUERIED, Row
 from tvad.training.event_targets import kinds_of
@@ -36,7 +36,7 @@ Weighted = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass
-class _Heard:
+class Heard:
     """What all videos of a split gave for the events ``names``: one entry a video in each list."""
     names: tuple[str, ...]
     frames: list[int] = field(default_factory=list)
@@ -56,8 +56,8 @@ def query_rows(backbone: Any, decoder: EventHeatmapDecoder, videos: Sequence[Any
     Raises :class:`DatasetError` for videos without masks or events, :class:`tvad.errors.ParameterError` for a query
     without meaning.
     """
-    heard = _hear(backbone, decoder, videos, queries=queries, scoring=scoring, batch=batch, progress=progress)
-    return rows_of(heard, cell)
+    heard = hear(backbone, {"only": decoder}, videos, queries=queries, scoring=scoring, batch=batch, progress=progress)
+    return rows_of(heard["only"], cell)
 
 
 def choose_query_sigma(backbone: Any, decoder: EventHeatmapDecoder, videos: Sequence[Any], *, chosen_on: str,
@@ -68,7 +68,12 @@ def choose_query_sigma(backbone: Any, decoder: EventHeatmapDecoder, videos: Sequ
     ``chosen_on`` names their split in the record.  Kept as ``queries.json`` beside the decoder (``Scoring.save``) it is
     what ``TVAD.find`` uses.  ``sigmas`` in frames.  Errors as :func:`query_rows`.
     """
-    heard = _hear(backbone, decoder, videos, queries=queries, scoring=scoring, batch=batch, progress=progress)
+    heard = hear(backbone, {"only": decoder}, videos, queries=queries, scoring=scoring, batch=batch, progress=progress)
+    return best_sigma(heard["only"], scoring, chosen_on=chosen_on, sigmas=sigmas)
+
+
+def best_sigma(heard: Heard, scoring: Scoring, *, chosen_on: str, sigmas: Sequence[float] = SIGMAS) -> Scoring:
+    """:func:`choose_query_sigma` from what was heard on the validation videos."""
     once = np.ones((1, len(heard.frames)))
 
     def quality(sigma: float) -> float:
@@ -77,20 +82,23 @@ def choose_query_sigma(backbone: Any, decoder: EventHeatmapDecoder, videos: Sequ
     return replace(scoring, sigma=float(max(sorted(sigmas), key=quality)), chosen_on=chosen_on)
 
 
-def _hear(backbone: Any, decoder: EventHeatmapDecoder, videos: Sequence[Any], *, queries: Mapping[str, str] | None,
-          scoring: Scoring, batch: int, progress: bool) -> _Heard:
+def hear(backbone: Any, decoders: Mapping[Any, EventHeatmapDecoder], videos: Sequence[Any], *,
+         queries: Mapping[str, str] | None = None, scoring: Scoring = DEFAULT_SCORING, batch: int = 4,
+         progress: bool = True) -> dict[Any, Heard]:
+    """What every decoder gives on all videos; each video passes the tower once. Errors as :func:`query_rows`."""
     shown = sorted({event.kind for video in videos for event in video.events})
     if not shown:
         raise DatasetError("query figures: no video of the split names an event; take a split that does")
     asked = {name: (queries or {}).get(name, name.replace("_", " ")) for name in shown}
-    heard = _Heard(tuple(shown))
+    heard = {key: Heard(tuple(shown)) for key in decoders}
     for video in tqdm(videos, desc="asking", unit="video", disable=not progress):
-        found = find(backbone, decoder, video, list(asked.values()), scoring=scoring, batch=batch)
-        _add(heard, video, {name: found[words] for name, words in asked.items()})
+        found = find_with(backbone, decoders, video, list(asked.values()), scoring=scoring, batch=batch)
+        for key, each in found.items():
+            _add(heard[key], video, {name: each[words] for name, words in asked.items()})
     return heard
 
 
-def _add(heard: _Heard, video: Any, found: Mapping[str, Detection]) -> None:
+def _add(heard: Heard, video: Any, found: Mapping[str, Detection]) -> None:
     if video.masks is None:
         raise DatasetError(f"{video.dataset}/{video.id}: no masks; query figures need the pixels of each event")
     count = len(video.frames)
@@ -108,7 +116,7 @@ def _add(heard: _Heard, video: Any, found: Mapping[str, Detection]) -> None:
     heard.heat.append({name: detection.heatmap.astype(np.float16) for name, detection in found.items()})
 
 
-def rows_of(heard: _Heard, cell: Cell) -> list[Row]:
+def rows_of(heard: Heard, cell: Cell) -> list[Row]:
     """The rows from what was heard; every metric is a function of how often each video counts."""
     draws = draw_videos(len(heard.frames), samples=cell.samples)
     weights = np.concatenate([np.ones((1, len(heard.frames)), draws.dtype), draws])
@@ -134,19 +142,19 @@ def _interval(values: Float[np.ndarray, "s"], count: int) -> Interval | float:
     return Interval(float(values[0]), float(low), float(high), count, len(usable))
 
 
-def _frame_metric(heard: _Heard, name: str, sigma: float) -> Weighted:
+def _frame_metric(heard: Heard, name: str, sigma: float) -> Weighted:
     scores = smooth([scores[name] for scores in heard.scores], sigma)
     labels = [seen.get(name, np.zeros(count, bool)).astype(np.uint8) for seen, count in zip(heard.shown, heard.frames)]
     return micro_auc_weighted(scores, labels)
 
 
-def _pixel_metric(heard: _Heard, name: str) -> Weighted:
+def _pixel_metric(heard: Heard, name: str) -> Weighted:
     code = heard.names.index(name) + 1
     masks = [lambda kinds=kinds: (kinds == code).view(np.uint8) for kinds in heard.kinds]
     return pixel_auroc_weighted([heat[name] for heat in heard.heat], masks)
 
 
-def _wrong_ratio(heard: _Heard, name: str) -> Weighted:
+def _wrong_ratio(heard: Heard, name: str) -> Weighted:
     """Means over frames, both sums taken over the same drawn videos."""
     right, wrong = (np.zeros((2, len(heard.frames))) for _ in range(2))      # sum of the frames' means, frames
     for index, (seen, heat) in enumerate(zip(heard.shown, heard.heat)):

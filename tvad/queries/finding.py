@@ -5,7 +5,7 @@ own; ``Detection.answers`` says what the words were taken for.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,6 @@ from tvad.queries.heatmap import EventHeatmapDecoder
 from tvad.video.clip import Clip, stitch, windows
 
 
-@torch.inference_mode()
 def find(backbone: Any, decoder: EventHeatmapDecoder, source: Any, events: Sequence[str], *,
          scoring: Scoring = DEFAULT_SCORING, batch: int = 4) -> dict[str, Detection]:
     """Detections of each query, keyed by the query, in a ``Video`` or ``Frames``; ``batch``: clips a pass of the tower.
@@ -29,31 +28,41 @@ def find(backbone: Any, decoder: EventHeatmapDecoder, source: Any, events: Seque
         DatasetError: a video without frames.
         VideoError: unreadable frames.
     """
+    return find_with(backbone, {"only": decoder}, source, events, scoring=scoring, batch=batch)["only"]
+
+
+@torch.inference_mode()
+def find_with(backbone: Any, decoders: Mapping[Any, EventHeatmapDecoder], source: Any, events: Sequence[str], *,
+              scoring: Scoring = DEFAULT_SCORING, batch: int = 4) -> dict[Any, dict[str, Detection]]:
+    """:func:`find` with several decoders, by their keys; the video passes the tower once. Errors as there."""
     frames, step = getattr(source, "frames", source), backbone.temporal_patch_size
     name = getattr(source, "id", frames.name)
-    queries, book = decoder.understand(events, backbone), decoder.book(backbone)
+    asked = {key: (decoder.understand(events, backbone), decoder.book(backbone)) for key, decoder in decoders.items()}
     if len(set(events)) != len(events):
         raise ParameterError(f"events {list(events)}: a query is given twice; give each once")
     if not len(frames):
         raise DatasetError(f"{name}: the video has no frames; check the file")
-    if tuple(decoder.taps) != tuple(backbone.taps):
-        raise CheckpointError(f"query decoder: made for taps {decoder.taps}, the backbone {backbone.name} gives "
-                              f"{tuple(backbone.taps)}; open the backbone with these taps")
-    heat: list[list] = [[] for _ in events]
-    tops: list[list] = [[] for _ in events]
+    for decoder in decoders.values():
+        if tuple(decoder.taps) != tuple(backbone.taps):
+            raise CheckpointError(f"query decoder: made for taps {decoder.taps}, the backbone {backbone.name} gives "
+                                  f"{tuple(backbone.taps)}; open the backbone with these taps")
+    heat: dict[tuple, list] = {(key, event): [] for key in decoders for event in events}
+    tops: dict[tuple, list] = {place: [] for place in heat}
     spans = windows(len(frames), length=scoring.frames_per_clip, stride=scoring.stride)
     for first in range(0, len(spans), batch):
         clips = [Clip(frames.read(start, stop), frames.fps, start, name) for start, stop in spans[first:first + batch]]
         for clip, sight in zip(clips, backbone.see_many(clips)):
-            for index, maps in enumerate(decoder.maps(sight.taps, queries, book).float().cpu().numpy()):
-                count = len(clip.frames)
-                heat[index].append((clip.start, np.repeat(maps, step, axis=0)[:count]))
-                tops[index].append((clip.start, np.repeat(top_mean(maps, scoring.top_fraction), step)[:count]))
-    found = {}
-    for index, event in enumerate(events):
-        detection = finish(name, stitch(tops[index], len(frames)), stitch(heat[index], len(frames)),
-                           size=tuple(frames.size), scoring=scoring)
-        found[event] = replace(detection, answers={
-            "query": event, "meaning": [str(meaning) for meaning in queries[index]],
-            "similarity": [meaning.similarity for meaning in queries[index]]})
+            count = len(clip.frames)
+            for key, (queries, book) in asked.items():
+                for event, maps in zip(events, decoders[key].maps(sight.taps, queries, book).float().cpu().numpy()):
+                    heat[key, event].append((clip.start, np.repeat(maps, step, axis=0)[:count]))
+                    tops[key, event].append((clip.start, np.repeat(top_mean(maps, scoring.top_fraction), step)[:count]))
+    found: dict[Any, dict[str, Detection]] = {key: {} for key in decoders}
+    for key, (queries, _) in asked.items():
+        for event, meanings in zip(events, queries):
+            detection = finish(name, stitch(tops[key, event], len(frames)), stitch(heat[key, event], len(frames)),
+                               size=tuple(frames.size), scoring=scoring)
+            found[key][event] = replace(detection, answers={
+                "query": event, "meaning": [str(meaning) for meaning in meanings],
+                "similarity": [meaning.similarity for meaning in meanings]})
     return found

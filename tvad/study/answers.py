@@ -67,7 +67,7 @@ def answer_split(folder: Path | str, backbone: Any, decoder: Any, conversations:
                            masks=evidence == "mask", progress=progress)
         lessons = open_lessons(config, speaker, chosen, clips, backbone=backbone, evidence=evidence)
         found = answer(lessons, keep=lambda turn: turn.slot in slots, batch=batch, limit=limit, progress=progress,
-                       calibration=record["calibration"])
+                       calibration=record["calibration"], bias=record.get("bias", 0.0))
     finally:
         speaker.release()
     write_answers(output, found)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from tvad.errors import DatasetError
 
@@ -26,15 +26,21 @@ def first_of_each_kind(videos: Sequence[Any], count: int) -> list[Any]:
 
 def largest_target(video: Any, kind: str | None = None) -> int:
     """The frame in which the anomalous targets cover most pixels (those of one kind of event where given)."""
-    events = [event for event in video.events if kind is None or event.kind == kind]
     if video.masks is None:
+        events = [event for event in video.events if kind is None or event.kind == kind]
         return (events[0].start + events[0].stop) // 2
+    return int(target_areas(video, kind).argmax())
+
+
+def target_areas(video: Any, kind: str | None = None) -> Int[np.ndarray, "n"]:
+    """Pixels that the anomalous targets cover in each frame; zeros where the data set has no masks."""
     areas = np.zeros(len(video), np.int64)
-    for event in events:
-        masks = video.masks(event.start, event.stop)
-        own = masks == event.target if event.target else masks > 0
-        areas[event.start:event.stop] += own.sum(axis=(1, 2))
-    return int(areas.argmax())
+    for event in video.events if video.masks is not None else ():
+        if kind is None or event.kind == kind:
+            masks = video.masks(event.start, event.stop)
+            own = masks == event.target if event.target else masks > 0
+            areas[event.start:event.stop] += own.sum(axis=(1, 2))
+    return areas
 
 
 def principal_colours(features: Float[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:

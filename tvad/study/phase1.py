@@ -3,7 +3,7 @@
 Everything lands in ``<output>/phase1``; figures are drawn from there (``tvad.figures``) and never need a model.
 
     params.json  examples.npz  ahd.safetensors  history.json  training.json  detector.json  val_rows.jsonl
-    detections/<split>/*.npz  rows.jsonl  provenance.json  complete.json (last)
+    detections/<split>/*.npz  rows.jsonl  queries.safetensors  queries.npz  provenance.json  complete.json (last)
 
 A decoder that another profile's finished run has trained from the same data, tower and settings is taken over instead
 of trained again (``training.json`` says so): profile ped2 evaluates on real footage the decoder of profile tiny.
@@ -45,8 +45,10 @@ from tvad.record import (
     write_json,
 )
 from tvad.study.examples import first_of_each_kind, largest_target, principal_colours
+from tvad.study.listening import LISTENING, write_examples
 from tvad.study.run import TRAINING_SPLITS, open_backbone
 from tvad.training.phase1 import Phase1Config, train_heatmap, untrained_decoder
+from tvad.training.queries import QueryConfig, train_queries
 from tvad.video.clip import Clip
 
 PHASE = "phase1"
@@ -223,6 +225,23 @@ class Phase1Run:
         self.seconds["validation scoring"] = time.perf_counter() - began
         return Scoring.load(self.folder / "detector.json")
 
+    def listen(self) -> Path:
+        """Train the decoder of query heatmaps on the same cached pairs, or take it over; and ask it about the examples.
+
+        Every event of the examples (on footage that names none: ``params.events``) is asked for in each of their clips;
+        the maps go to ``queries.npz``.  ``queries.safetensors`` beside the decoder is what ``TVAD.find`` uses.
+        """
+        began, path = time.perf_counter(), self.folder / "queries.safetensors"
+        if self.donor is not None and (self.donor / path.name).is_file():
+            shutil.copyfile(self.donor / path.name, path)
+        else:
+            train_queries(QueryConfig.from_params(self.params), self.backbone, train=self.train_part.videos,
+                          val=self.val_part.videos, output_dir=self.folder / "listening", cache_dir=self.cache)
+            shutil.copyfile(self.folder / "listening" / path.name, path)
+        write_examples(self, path)
+        self.seconds["queries"] = time.perf_counter() - began
+        return path
+
     def evaluate(self) -> list[Row]:
         """Score the evaluated split and write its rows, to ``rows.jsonl`` and into the run's ``results.jsonl``."""
         began = time.perf_counter()
@@ -246,7 +265,8 @@ class Phase1Run:
                             settings=asdict(self.config))
         write_json(self.folder / "provenance.json", record)
         # Checkpoints and stored detections can be made again; they are no result.
-        complete(self.folder, ["params.json", "data.json", "examples.npz", "training.json", *_TRAINED, "rows.jsonl",
+        asked = ["queries.safetensors", LISTENING] if (self.folder / LISTENING).is_file() else []
+        complete(self.folder, ["params.json", "data.json", "examples.npz", "training.json", *_TRAINED, "rows.jsonl", *asked,
                                "provenance.json"])
         return record
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +21,13 @@ from tvad.backbones.qwen import QwenBackbone
 from tvad.detection import Scoring
 from tvad.evaluation import Cell
 from tvad.params import Phase1, project_root
-from tvad.queries.evaluation import choose_query_sigma, query_rows
+from tvad.queries.evaluation import best_sigma, hear, rows_of
 from tvad.queries.heatmap import EventHeatmapDecoder
-from tvad.record import QUERIED, Row, provenance, read_rows, replace_rows, write_json
+from tvad.record import QUERIED, provenance, read_rows, replace_rows, write_json
 from tvad.study.run import TRAINING_SPLITS, Study, open_backbone
 from tvad.training.queries import QueryConfig, train_queries
 
+Place = tuple[str, int]         # training protocol and seed
 MEASURED = {"scene-disjoint": ("val", "test"), "open-set": ("test-open",)}
 
 
@@ -65,13 +66,12 @@ class QueryStudy:
         cells = [(protocol, seed) for seed in self.seeds for protocol in MEASURED]
         missing = [cell for cell in cells if not self._has(*cell)]
         print(f"query heatmaps: {len(missing)} of {len(cells)} cells to do, rows in {path}", flush=True)
-        for protocol, seed in missing:
-            rows = self._cell(protocol, seed)
-            replace_rows(path, rows)
-            for split in MEASURED[protocol]:
-                said = ", ".join(f"{row.metric} {row.value:.3f}" for row in rows if row.split == split
-                                 and row.event is None and row.value is not None)
-                print(f"queries, seed {seed}, {protocol}/{split}: {said}", flush=True)
+        decoders = {cell: EventHeatmapDecoder.load(self.decoder(*cell), backbone=self.backbone).to(self.backbone.device)
+                    for cell in missing}
+        scorings = self._calibrated(decoders)
+        for split in dict.fromkeys(split for protocol, _ in missing for split in MEASURED[protocol]):
+            asked = {cell: decoder for cell, decoder in decoders.items() if split in MEASURED[cell[0]]}
+            self._measure(split, asked, scorings)
         if missing:
             record = provenance(config=self.key, device=str(self.backbone.device), attention=self.backbone.attention,
                                 started=began, seeds=list(self.seeds), settings=asdict(self.config),
@@ -80,30 +80,39 @@ class QueryStudy:
         return path
 
     def decoder(self, protocol: str, seed: int) -> Path:
-        """The file of a trained decoder with its scoring (``queries.json``) beside it, made where it is missing."""
-        folder = self.work / self.key / f"{protocol}-seed{seed}"
+        """The file of a trained decoder, made where it is missing."""
         train, val = (self.phase1.videos("simcampus", protocol, name) for name in TRAINING_SPLITS[protocol])
         shared = {**asdict(self.config), "seed": seed, "pairs_per_video": self.phase1.pairs_per_video()}
-        result = train_queries(QueryConfig(**shared), self.backbone, train=train, val=val, output_dir=folder,
-                               cache_dir=self.cache)
-        scoring = result.path.with_suffix(".json")
-        if not scoring.is_file():
-            decoder = EventHeatmapDecoder.load(result.path, backbone=self.backbone)
-            chosen_on = f"simcampus/{TRAINING_SPLITS[protocol][1]}"
-            choose_query_sigma(self.backbone, decoder, val, chosen_on=chosen_on, scoring=self._scoring()).save(scoring)
-        return result.path
+        return train_queries(QueryConfig(**shared), self.backbone, train=train, val=val, cache_dir=self.cache,
+                             output_dir=self.work / self.key / f"{protocol}-seed{seed}").path
 
-    def _cell(self, protocol: str, seed: int) -> list[Row]:
-        path = self.decoder(protocol, seed)
-        decoder = EventHeatmapDecoder.load(path, backbone=self.backbone).to(self.backbone.device)
-        scoring, rows = Scoring.load(path.with_suffix(".json")), []
-        for split in MEASURED[protocol]:
-            cell = Cell(variant="full", dataset="simcampus", split=split, protocol=protocol, seed=seed, config=self.key,
-                        sigma=scoring.sigma, samples=self.params.bootstrap_samples,
-                        choice=scoring.choice_on(f"simcampus/{split}"))
-            videos = self.phase1.videos("simcampus", protocol, split)[:self.params.max_videos or None]
-            rows += query_rows(self.backbone, decoder, videos, cell, scoring=scoring)
-        return rows
+    def _calibrated(self, decoders: Mapping[Place, EventHeatmapDecoder]) -> dict[Place, Scoring]:
+        """Smoothing of each decoder, from its validation split; kept as ``queries.json`` beside it."""
+        params = self.params
+        plain = Scoring(frames_per_clip=params.frames_per_clip, stride=params.stride, top_fraction=params.top_fraction)
+        paths = {cell: self.work / self.key / f"{cell[0]}-seed{cell[1]}" / "queries.json" for cell in decoders}
+        for protocol in MEASURED:
+            val = TRAINING_SPLITS[protocol][1]
+            rest = {cell: one for cell, one in decoders.items() if cell[0] == protocol and not paths[cell].is_file()}
+            heard = hear(self.backbone, rest, self.phase1.videos("simcampus", protocol, val), scoring=plain) if rest else {}
+            for cell, each in heard.items():
+                best_sigma(each, plain, chosen_on=f"simcampus/{val}").save(paths[cell])
+        return {cell: Scoring.load(path) for cell, path in paths.items()}
+
+    def _measure(self, split: str, decoders: Mapping[Place, EventHeatmapDecoder],
+                 scorings: Mapping[Place, Scoring]) -> None:
+        """Rows of a split, from one pass of the tower for all decoders."""
+        protocol = next(iter(decoders))[0]
+        videos = self.phase1.videos("simcampus", protocol, split)[:self.params.max_videos or None]
+        windows = next(iter(scorings.values()))
+        for (_, seed), heard in hear(self.backbone, decoders, videos, scoring=windows).items():
+            scoring = scorings[protocol, seed]
+            rows = rows_of(heard, Cell(variant="full", dataset="simcampus", split=split, protocol=protocol, seed=seed,
+                                       config=self.key, sigma=scoring.sigma, samples=self.params.bootstrap_samples,
+                                       choice=scoring.choice_on(f"simcampus/{split}")))
+            replace_rows(self.phase1.rows_path, rows)
+            said = ", ".join(f"{row.metric} {row.value:.3f}" for row in rows if row.event is None and row.value is not None)
+            print(f"queries, seed {seed}, {protocol}/{split}: {said}", flush=True)
 
     def _has(self, protocol: str, seed: int) -> bool:
         path = self.phase1.rows_path
@@ -111,10 +120,6 @@ class QueryStudy:
         found = {row.split for row in rows if row.metric in QUERIED
                  and (row.seed, row.protocol, row.config) == (seed, protocol, self.key)}
         return found >= set(MEASURED[protocol])
-
-    def _scoring(self) -> Scoring:
-        params = self.params
-        return Scoring(frames_per_clip=params.frames_per_clip, stride=params.stride, top_fraction=params.top_fraction)
 
     def _shared(self) -> QueryConfig:
         pairs = self.phase1.config

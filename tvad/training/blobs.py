@@ -10,6 +10,7 @@ Every lesson is a pure function of (seed, number).
 """
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,15 +20,20 @@ from jaxtyping import Float, Float32
 from scipy.ndimage import gaussian_filter
 
 from tvad.backbones.chat import View
+from tvad.language.appearance import COLOURS, TONES
 from tvad.language.grammar import phrase, spoken
 from tvad.language.phrasings import Language, language
 from tvad.language.timeline import Timeline, timeline_of
 from tvad.language.tracks import MaskTrack
+from tvad.region import WordedEncoder
+from tvad.region.words import story
+from tvad.scenes.palette import article
 from tvad.training.lessons import Turn
 from tvad.training.speaker import Example, Speaker
 
-BLOB_SLOTS = ("anomaly", "from", "to", "trajectory", "when")
+BLOB_SLOTS = ("anomaly", "target", "motion", "from", "to", "trajectory", "when")
 _EMPTY = 0.15           # share of lessons without a target
+_DOUBT = 0.5            # at most, where true words are said
 _TWO = 0.25             # and of those with two
 _LEAST_FRAMES = 5       # in view
 
@@ -54,10 +60,10 @@ class BlobWorld:
         return self.grid[0] * self.patch, self.grid[1] * self.patch
 
 
-def draw_track(world: BlobWorld, rng: np.random.Generator) -> MaskTrack:
-    """A target that enters, starts or appears, walks one to three legs with turns and stops, and perhaps leaves."""
+def draw_track(world: BlobWorld, rng: np.random.Generator, *, legs: int = 3) -> MaskTrack:
+    """A target that enters, starts or appears, walks one to ``legs`` legs with turns and stops, and perhaps leaves."""
     while True:
-        boxes, shown = _boxes(world, rng)
+        boxes, shown = _boxes(world, rng, legs)
         frames = np.flatnonzero(shown)
         if len(frames) >= _LEAST_FRAMES and np.all(np.diff(frames) == 1):
             seen = boxes[frames]
@@ -65,7 +71,7 @@ def draw_track(world: BlobWorld, rng: np.random.Generator) -> MaskTrack:
             return MaskTrack(1, frames, seen, (seen[:, :2] + seen[:, 2:]) / 2, sides.prod(1).round().astype(np.int64))
 
 
-def _boxes(world: BlobWorld, rng: np.random.Generator) -> tuple[Float[np.ndarray, "n 4"], np.ndarray]:
+def _boxes(world: BlobWorld, rng: np.random.Generator, most: int) -> tuple[Float[np.ndarray, "n 4"], np.ndarray]:
     height, width = world.size
     tall = np.exp(rng.uniform(np.log(0.06), np.log(0.3))) * height
     half = np.array([tall * rng.uniform(0.3, 1.4), tall]) / 2
@@ -75,7 +81,7 @@ def _boxes(world: BlobWorld, rng: np.random.Generator) -> tuple[Float[np.ndarray
         away = max(width, height) * rng.uniform(0.2, 0.8)
         place = place - away * np.array([np.cos(heading), np.sin(heading)])
     speed = 0.0 if rng.random() < 0.12 else rng.uniform(0.004, 0.05) * width
-    legs = int(rng.integers(1, 4))
+    legs = int(rng.integers(1, most + 1))
     turns = np.sort(rng.choice(np.arange(1, world.frames), legs - 1, replace=False)) if world.frames > legs else []
     first = int(rng.integers(0, world.frames // 2)) if rng.random() < 0.25 else 0
     last = int(rng.integers(world.frames // 2, world.frames)) if rng.random() < 0.15 else world.frames - 1
@@ -116,8 +122,12 @@ def draw_heat(world: BlobWorld, tracks: Sequence[MaskTrack],
     return np.clip(heat, 0, 1).astype(np.float32)
 
 
-def blob_turns(world: BlobWorld, timelines: Sequence[Timeline], words: Language, rng: np.random.Generator) -> list[Turn]:
-    """Questions about blobs in random wordings, answered in the canonical short form; without a target only the first."""
+def blob_turns(world: BlobWorld, timelines: Sequence[Timeline], looks: Sequence[Mapping[str, str]], words: Language,
+               rng: np.random.Generator) -> list[Turn]:
+    """Questions about blobs in random wordings, answered in the canonical short form; without a target only the first.
+
+    Only of dressed ones (``looks``, one a blob) look and motion are asked.
+    """
     speech, count = words.speech, len(timelines)
 
     def ask(slot: str) -> str:
@@ -133,10 +143,25 @@ def blob_turns(world: BlobWorld, timelines: Sequence[Timeline], words: Language,
             "from": answer("from", "place", [speech.place(one.origin) for one in timelines]),
             "to": answer("to", "place", [speech.place(one.destination) for one in timelines]),
             "trajectory": answer("trajectory", "path", [speech.trajectory(one) for one in timelines])}
-    if count == 1:
+    if looks:
+        said |= {slot: answer(slot, slot, [look[slot] for look in looks]) for slot in ("target", "motion")}
+    elif count == 1:
         (one,) = timelines
         said["when"] = answer("when", "span", [speech.span(one.entry, one.exit, frames=world.frames, fps=world.fps)])
     return [Turn(slot, ask(slot), said[slot]) for slot in BLOB_SLOTS if slot in said]
+
+
+def recoloured(look: Mapping[str, str], rng: np.random.Generator) -> dict[str, str]:
+    """A target of a conversation in other colours, so that they must be read."""
+    changed = dict(look)
+    for name, thing in (("top", "top"), ("bottom", "trousers"), ("object_colour", look["object"])):
+        old = look[name]
+        if old != "none":
+            new = str(rng.choice(TONES if old in TONES and rng.random() < 0.5 else COLOURS))
+            changed[name] = new
+            changed["target"] = re.sub(rf"\ban? {old} {thing}\b", article(f"{new} {thing}"), changed["target"], count=1)
+            changed["target"] = re.sub(rf"\b{old} {thing}\b", f"{new} {thing}", changed["target"], count=1)
+    return changed
 
 
 @dataclass(frozen=True)
@@ -148,24 +173,36 @@ class BlobLesson:
     targets: tuple[Mapping[str, str], ...]
 
 
-def blob_lesson(world: BlobWorld, *, seed: int, number: int, code: str = "en") -> BlobLesson:
-    """One lesson: no target, one, or two, these told in the order in which they come and then from left to right."""
+def blob_lesson(world: BlobWorld, *, seed: int, number: int, code: str = "en",
+                looks: Sequence[Mapping[str, str]] = (), drawn: bool = True) -> BlobLesson:
+    """One lesson: no target, one, or two, these told in the order in which they come and then from left to right.
+
+    ``looks``: targets of conversations, of which each blob is given one in new colours. ``drawn``: False leaves the map
+    empty, which is quicker where it is not read.
+    """
     rng = np.random.default_rng([seed, 11, number])
-    drawn = rng.random()
-    tracks = [draw_track(world, rng) for _ in range(0 if drawn < _EMPTY else 2 if drawn > 1 - _TWO else 1)]
+    kind = rng.random()
+    legs = 1 if looks else 3        # dressed ones take one leg, as nearly all targets of clips do
+    tracks = [draw_track(world, rng, legs=legs) for _ in range(0 if kind < _EMPTY else 2 if kind > 1 - _TWO else 1)]
     tracks.sort(key=lambda track: (track.frames[0], track.centres[0, 0]))
     timelines = [timeline_of(track, frames=world.frames, size=world.size) for track in tracks]
-    words = language(code)
-    heat, turns = draw_heat(world, tracks, rng), blob_turns(world, timelines, words, rng)
-    targets = tuple({"from": spoken(one.origin), "to": spoken(one.destination), "trajectory": phrase(one)}
-                    for one in timelines)
+    worn = [recoloured(looks[rng.integers(len(looks))], rng) for _ in tracks] if looks else []
+    turns = blob_turns(world, timelines, worn, language(code), rng)
+    heat = draw_heat(world, tracks, rng) if drawn else np.zeros((world.steps, *world.grid), np.float32)
+    targets = [{"from": spoken(one.origin), "to": spoken(one.destination), "trajectory": phrase(one)} for one in timelines]
+    targets = tuple({**look, **path} for look, path in zip(worn or [{}] * len(targets), targets))
     return BlobLesson(torch.from_numpy(heat), turns, targets)
 
 
-def blob_example(speaker: Speaker, world: BlobWorld, *, seed: int, number: int) -> Example:
-    """One lesson as a sequence without video."""
-    lesson = blob_lesson(world, seed=seed, number=number)
-    heat, pairs = lesson.heat, [(turn.question, turn.answer) for turn in lesson.turns]
+def blob_example(speaker: Speaker, world: BlobWorld, *, seed: int, number: int,
+                 looks: Sequence[Mapping[str, str]] = ()) -> Example:
+    """One lesson as a sequence without video. A region encoder that speaks in words says the true ones, of dressed blobs
+    (``looks``), with some doubt: reading is what the language model learns here."""
+    worded = isinstance(speaker.region, WordedEncoder)
+    lesson = blob_lesson(world, seed=seed, number=number, looks=looks if worded else (), drawn=not worded)
+    pairs = [(turn.question, turn.answer) for turn in lesson.turns]
     dialogue = speaker.format.dialogue(speaker.language, pairs, view=View((world.steps, *world.grid)), seen=0,
-                                       anomaly=speaker.evidence_tokens(len(heat)))
-    return Example(dialogue, torch.empty(0, speaker.width), heat, targets=lesson.targets)
+                                       anomaly=speaker.evidence_tokens(len(lesson.heat)))
+    told = [story(target) for target in lesson.targets] if worded else None
+    doubt = float(np.random.default_rng([seed, 12, number]).uniform(0, _DOUBT)) if worded else 0.0
+    return Example(dialogue, torch.empty(0, speaker.width), lesson.heat, told=told, doubt=doubt)

@@ -17,6 +17,7 @@ from torch import Tensor
 from tvad.backbones.chat import View
 from tvad.conversation.economy import WHOLE, Economy
 from tvad.errors import DatasetError
+from tvad.region.words import story
 from tvad.training.evidence import ClipRange, ClipSet
 from tvad.training.speaker import Example, Speaker
 
@@ -120,6 +121,10 @@ class Lessons:
         dialogue = self.speaker.format.dialogue(self.speaker.language, pairs, view=self.view(row), seen=len(seen),
                                                 anomaly=tokens)
         return Example(dialogue, seen, heat, self.look(row))
+
+    def story(self, row: int) -> list[dict[str, str]]:
+        """The words of the targets of a conversation's clip, for region encoders that are taught them."""
+        return [story(target) for target in getattr(self.conversations[row], "targets", ())]
 
     def view(self, row: int) -> View:
         """Shape and pace of what the language model sees of a conversation's clip."""

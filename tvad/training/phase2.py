@@ -38,7 +38,7 @@ from tvad.backbones.pretrain.language_stage import plan_batches
 from tvad.errors import DatasetError, ParameterError
 from tvad.prompts import prototypes as text_prototypes
 from tvad.record import write_json
-from tvad.training.answering import yes_no_temperature
+from tvad.training.answering import yes_no_calibration
 from tvad.training.blobs import BlobWorld, blob_example
 from tvad.training.checkpoint import Checkpoints, RunState
 from tvad.training.common import TrainResult
@@ -47,6 +47,7 @@ from tvad.training.lessons import Lessons, check_lengths, clips_of
 from tvad.training.phase2_config import Phase2Config
 from tvad.training.speaker import Example, Speaker, attach, fill, optimizer_groups
 from tvad.training.variants import CONSTANT, evidence_maps
+from tvad.training.words import teach_words
 
 MODEL = "model"
 
@@ -63,8 +64,11 @@ class _Run:
     accelerator: Accelerator
     plans: Mapping[str, list[list[int]]] = field(init=False)
     val_rows: list[int] = field(init=False)
+    looks: list[Mapping[str, str]] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.looks = [target for one in self.train.conversations for target in getattr(one, "targets", ())
+                      if target.get("target")]
         self.plans = {stage: self._plan(stage) for stage in ("scene", "anomaly") if self._steps(stage)}
         rows = self.val.rows("anomaly")
         if not rows:
@@ -95,13 +99,15 @@ class _Run:
         stage = config.stage(step)
         if stage == "blobs":
             numbers = range(step * config.blob_batch, (step + 1) * config.blob_batch)[rank::world]
-            return [blob_example(self.speaker, self.world, seed=config.seed, number=number) for number in numbers]
+            return [self._blob(number) for number in numbers]
         first = config.blobs if stage == "scene" or "scene" not in self.plans else config.blobs + self._steps("scene")
         numbers = range(step * config.blob_batch, step * config.blob_batch + config.mixed)
         work = [(row, None) for row in self.plans[stage][(step - first) % len(self.plans[stage])]]
         work += [(None, number) for number in numbers]
-        return [blob_example(self.speaker, self.world, seed=config.seed, number=number) if row is None
-                else self.train.example(row, stage) for row, number in work[rank::world]]
+        return [self._blob(number) if row is None else self.train.example(row, stage) for row, number in work[rank::world]]
+
+    def _blob(self, number: int) -> Example:
+        return blob_example(self.speaker, self.world, seed=self.config.seed, number=number, looks=self.looks)
 
 
 def _balanced(lessons: Lessons, rows: Sequence[int]) -> list[int]:
@@ -163,9 +169,9 @@ def train_speaker(config: Phase2Config, backbone: Any, decoder: Any, *, train: S
         state, resumed_at = _train(run, Path(output_dir), _run_key(run), stop_after, progress)
         if accelerator.is_main_process and state.best is not None:
             fill(speaker.trainable(), state.best_weights)
-            calibration = yes_no_temperature(run.val, run.val_rows, batch=config.batch_size)
+            calibration, bias = yes_no_calibration(run.val, run.val.rows("anomaly"))
             speaker.save(path, extra={"phase2": asdict(config), "best": state.best, "calibration": calibration,
-                                      "economy": asdict(config.economy), "constant": CONSTANT})
+                                      "bias": bias, "economy": asdict(config.economy), "constant": CONSTANT})
             write_json(Path(output_dir) / "history.json", state.history)
         accelerator.wait_for_everyone()
     finally:
@@ -228,9 +234,13 @@ def _train(run: _Run, output: Path, key: str, stop_after: int | None, progress: 
     trained = _Trainable(speaker.trainable())
     optimizer = torch.optim.AdamW(optimizer_groups(speaker, learning_rate=config.learning_rate,
                                                    region_learning_rate=config.region_learning_rate,
-                                                   weight_decay=config.weight_decay))
+                                                   weight_decay=config.weight_decay,
+                                                   taught_rate=config.taught_rate))
     store = Checkpoints(output / "checkpoints", key=key)
-    state = store.load(trained, optimizer) or RunState(step=0, history=[], best=None, best_weights=None, losses=[])
+    state = store.load(trained, optimizer)
+    if state is None:
+        state = RunState(step=0, history=[], best=None, best_weights=None, losses=[])
+        teach_words(config, speaker, run.train, run.world, progress=progress and accelerator.is_main_process)
     resumed_at = state.step
     wrapped, optimizer = accelerator.prepare(speaker, optimizer)
     bar = tqdm(total=config.total, initial=state.step, desc=f"phase 2 ({config.variant})", unit="step",
@@ -252,7 +262,7 @@ def _step(run: _Run, model: torch.nn.Module, optimizer: Any, step: int) -> float
     own = run.examples(step)
     share = 1.0 if own else 0.0
     if not own:     # a process without a share still takes part in the gradient exchange, with weight zero
-        own = [blob_example(run.speaker, run.world, seed=config.seed, number=0)] if config.stage(step) == "blobs" else [
+        own = [run._blob(0)] if config.stage(step) == "blobs" else [
             run.train.example(run.train.rows(config.stage(step))[0], config.stage(step))]
     answered = share * sum(len(one.answered()) for one in own)
     count = accelerator.reduce(torch.tensor(answered, device=accelerator.device), reduction="sum")

@@ -20,6 +20,8 @@ class Phase2Config(FromParameters, Optimization):
     synthetic blobs (``blob_batch`` a step). ``batch_size`` counts conversations; ``micro_batch`` of them at a time go
     through the model (0: all). ``learning_rate`` is LoRA's, ``region_learning_rate`` that of region encoder and token
     rows. ``blob_share`` of each batch in the later stages are blobs too, so that places are not forgotten.
+    A region encoder that speaks in words (worded) is taught them before, without the language model: ``word_steps`` of
+    ``word_batch`` clips and as many of ``word_blobs`` blobs; after that it learns on at ``taught_rate`` of its rate.
     ``asked``: "core" trains the anomaly stage on the six core questions alone, which halves its sequences; or "all".
     ``every``, ``token_step``, ``pool``: how much of the video is looked at and read (``tvad.conversation.economy``).
     ``region`` names the region encoder's variant, ``looks`` how many video tokens it points out (located alone).
@@ -36,6 +38,10 @@ class Phase2Config(FromParameters, Optimization):
     blob_steps: int = 0
     blob_batch: int = 32
     blob_share: float = 0.0
+    word_steps: int = 0
+    word_batch: int = 32
+    word_blobs: int = 1500
+    taught_rate: float = 0.1
     batch_size: int = 8
     micro_batch: int = 0
     val_conversations: int = 120
@@ -53,9 +59,9 @@ class Phase2Config(FromParameters, Optimization):
     def __post_init__(self) -> None:
         variant_named(self.variant)
         super().__post_init__()
-        self.check_least(blob_batch=1, lora_rank=1, lora_alpha=1, every=1, token_step=1, pool=1, blob_steps=0,
-                         micro_batch=0, val_conversations=0, looks=0)
-        self.check_share("scene_share", "lora_dropout", "blob_share")
+        self.check_least(blob_batch=1, lora_rank=1, lora_alpha=1, every=1, token_step=1, pool=1, word_batch=1, word_blobs=1,
+                         blob_steps=0, word_steps=0, micro_batch=0, val_conversations=0, looks=0)
+        self.check_share("scene_share", "lora_dropout", "blob_share", "taught_rate")
         if self.asked not in ("all", "core"):
             raise ParameterError(f"phase 2: asked must be all or core, got {self.asked!r}")
         if self.region_learning_rate <= 0:

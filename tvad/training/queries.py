@@ -40,14 +40,14 @@ from tvad.queries.words import NORMAL_WORDINGS, WORDINGS, EventBook, content_wor
 from tvad.record import write_json
 from tvad.training.cache import PairSet, cache_pairs
 from tvad.training.checkpoint import Checkpoints, RunState
-from tvad.training.common import Optimization, TrainResult
+from tvad.training.common import FromParameters, Optimization, TrainResult
 from tvad.training.event_targets import UNNAMED, event_targets
 from tvad.training.phase1 import draw_patches
 from tvad.training.targets import choose_pairs, spaced_pairs
 
 
 @dataclass(frozen=True)
-class QueryConfig(Optimization):
+class QueryConfig(FromParameters, Optimization):
     """Everything that decides the trained weights.
 
     What is not said here as in ``Phase1Config`` (with equal pair settings its cached features are used).

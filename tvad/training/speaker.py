@@ -24,7 +24,7 @@ from tvad.backbones.chat import IGNORED, ChatFormat, Dialogue, answer_logits, sp
 from tvad.conversation.saved import ADAPTER, ENCODER, FORMAT_VERSION, RECORD, check_trained_on, load_adapter, read_record
 from tvad.errors import BackboneError
 from tvad.record import complete, reopen, write_json
-from tvad.region import RegionEncoder, load_encoder, make_encoder
+from tvad.region import RegionEncoder, WordedEncoder, load_encoder, make_encoder
 from tvad.training.variants import VARIANTS, Variant
 
 LORA_TARGETS = r"model\.language_model\.layers\.\d+\.self_attn\.(q_proj|v_proj)"
@@ -44,14 +44,15 @@ class Example:
     """One conversation with what fills its pads: ``seen`` video tokens ((0, d) without a video) and the ``heat`` map.
 
     ``look``: all video tokens of the map's steps, for region encoders that look; None: a clip in which nothing is seen.
-    ``targets``: what is known of the clip's targets, for region encoders that are taught words; None: nothing.
+    ``told``: words of the targets that the region encoder says instead of reading the map, with what ``doubt``.
     """
 
     dialogue: Dialogue
     seen: Float[Tensor, "m d"]
     heat: Float[Tensor, "t h w"] | None
     look: Float[Tensor, "n d"] | None = None
-    targets: Sequence[Mapping[str, str]] | None = None
+    told: Sequence[Mapping[str, str]] | None = None
+    doubt: float = 0.0
 
     def answered(self) -> Int[Tensor, "k"]:
         """For each answer token the number of its turn (answers are runs of labels, questions stand between)."""
@@ -127,10 +128,13 @@ class Speaker(nn.Module):
         Raises BackboneError where pads and tokens differ in number.
         """
         seen = [example.seen.to(self.device) for example in examples]
-        mapped = [example for example in examples if example.heat is not None]
+        mapped = [example for example in examples if example.heat is not None and example.told is None]
+        told = [example for example in examples if example.told is not None]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stock.dtype == torch.bfloat16):
-            anomaly = self.evidence([one.heat.to(self.device) for one in mapped], [one.look for one in mapped])
-            anomaly = anomaly if mapped else None
+            found = iter(self.evidence([one.heat.to(self.device) for one in mapped], [one.look for one in mapped]))
+            said = iter(self.region.recite([one.told for one in told], doubt=[one.doubt for one in told]) if told else ())
+            anomaly = [next(found if one.told is None else said) for one in examples
+                       if one.heat is not None or one.told is not None] or None
             batch = splice(self.language, self.format, [one.dialogue for one in examples], seen=seen, anomaly=anomaly)
             logits, wanted = answer_logits(self.language, batch)
         return F.cross_entropy(logits.float(), wanted, reduction="none"), logits.argmax(-1) == wanted
@@ -143,7 +147,7 @@ class Speaker(nn.Module):
         # "auto" would ask the hub for the base model's vocabulary
         self.language.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
         if self.region is not None:
-            said = {"backbone": self.name, **{key: json.dumps(extra[key]) for key in ("calibration", "economy")
+            said = {"backbone": self.name, **{key: json.dumps(extra[key]) for key in ("calibration", "bias", "economy")
                                               if key in extra}}
             self.region.save(folder / ENCODER, backbone_fingerprint=self.fingerprint, extra=said)
             files.append(ENCODER)
@@ -174,6 +178,8 @@ def attach(backbone: Any, variant: Variant, *, lora: Lora, region: Mapping[str, 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         encoder = make_encoder(**{**region, "text_width": stock.config.text_config.hidden_size})
+        if isinstance(encoder, WordedEncoder):
+            encoder.bind(backbone.tokenizer, stock.get_input_embeddings().weight)
         if variant.lora:
             adaptation = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
                                     target_modules=LORA_TARGETS, trainable_token_indices=rows)
@@ -234,14 +240,19 @@ def fill(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -
 
 
 def optimizer_groups(speaker: Speaker, *, learning_rate: float, region_learning_rate: float,
-                     weight_decay: float) -> list[dict[str, Any]]:
-    """LoRA at its rate; region encoder and token rows (which do not decay) at theirs; ``peak`` keeps the rate."""
+                     weight_decay: float, taught_rate: float = 1.0) -> list[dict[str, Any]]:
+    """LoRA at its rate; region encoder and token rows (which do not decay) at theirs; ``peak`` keeps the rate.
+
+    ``taught_rate``: share of its rate for the part of a region encoder that was taught words before.
+    """
     parameters = speaker.trainable()
+    taught = {f"region.{name}" for name in getattr(speaker.region, "taught", lambda: ())()}
     kinds = {"lora": (learning_rate, weight_decay), "region": (region_learning_rate, weight_decay),
-             "rows": (region_learning_rate, 0.0)}
+             "taught": (taught_rate * region_learning_rate, weight_decay), "rows": (region_learning_rate, 0.0)}
     members: dict[str, list[nn.Parameter]] = {kind: [] for kind in kinds}
     for name, value in parameters.items():
-        kind = "region" if name.startswith("region.") else "rows" if "trainable_tokens" in name else "lora"
+        kind = ("taught" if name in taught else "region" if name.startswith("region.") else
+                "rows" if "trainable_tokens" in name else "lora")
         members[kind].append(value)
     return [{"params": members[kind], "lr": rate, "peak": rate, "weight_decay": decay}
             for kind, (rate, decay) in kinds.items() if members[kind]]
