@@ -20,6 +20,7 @@ FLOORS = {
     "tvad.queries": 3, "tvad.queries.finding": 4, "tvad.queries.evaluation": 5,
     "tvad.adaptation": 3, "tvad.adaptation.detector": 4,
     "tvad.detector": 4, "tvad.detection": 4, "tvad.conversation": 4, "tvad.training": 4, "tvad.peers": 4,
+    "tvad.sharing": 5,
     "tvad.evaluation": 5, "tvad.study": 5, "tvad.figures": 5, "tvad.widgets": 5, "tvad.bench": 5,
     "tvad": 6,
 }

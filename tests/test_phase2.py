@@ -18,7 +18,7 @@ from tvad.metrics.text import Answer
 from tvad.record import complete
 from tvad.study import answers as study
 from tvad.training import phase2
-from tvad.training.answering import answer, yes_no_temperature
+from tvad.training.answering import answer, yes_no_calibration
 from tvad.training.lessons import Turn, turns_of
 from tvad.training.speaker import attach, load_speaker
 from tvad.training.variants import VARIANTS
@@ -145,7 +145,7 @@ def test_answers_follow_the_questions_and_do_not_depend_on_the_batch(backbone, c
     assert found[1].wanted == ("A red car.", "I see a red car.") and found[1].event == "car" and found[3].event is None
     assert all((one.probability is not None) == (one.slot == "anomaly") for one in found)
     assert found[0].probability == pytest.approx(alone[0].probability, abs=1e-4)
-    assert yes_no_temperature(lessons, range(4)) > 0 and yes_no_temperature(lessons, [0, 2]) == 1.0
+    assert yes_no_calibration(lessons, range(4))[0] > 0 and yes_no_calibration(lessons, [0, 2]) == (1.0, 0.0)
     lessons.speaker.release()
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from phase2_fakes import FRAMES, LORA, NAMES, TALKS, TEXT, VIDEOS, spoken
 from tvad.conversation.economy import Economy, thinned
 from tvad.errors import DatasetError, ParameterError
 from tvad.heatmap import AnomalyHeatmapDecoder
-from tvad.language.phrasings import language
+from tvad.language.grammar import spoken as said_place
+from tvad.language.phrasings import CORE, language
 from tvad.language.timeline import parse, timeline_of
+from tvad.scenes.palette import article
 from tvad.training import blobs, phase2, variants
 from tvad.training.answering import evidence_of
 from tvad.training.evidence import ClipRange, cache_clips
@@ -189,24 +192,69 @@ WORLD = blobs.BlobWorld(steps=8, grid=(24, 36), patch=10, step_frames=2, fps=10.
 
 
 def test_blobs_are_told_as_their_tracks_are():
-    words, empty = language("en"), 0
+    words, counts = language("en"), Counter()
     for number in range(60):
-        heat, turns = blobs.blob_lesson(WORLD, seed=1, number=number)
-        assert heat.shape == (8, 24, 36) and 0 <= heat.min() and heat.max() <= 1
-        if len(turns) == 1:
-            empty += 1
-            assert turns[0].answer == "No." and heat.max() < 0.75
+        lesson = blobs.blob_lesson(WORLD, seed=1, number=number)
+        assert lesson.heat.shape == (8, 24, 36) and 0 <= lesson.heat.min() and lesson.heat.max() <= 1
+        counts[len(lesson.targets)] += 1
+        said = {turn.slot: turn.answer for turn in lesson.turns}
+        if not lesson.targets:
+            assert said == {"anomaly": "No."} and lesson.heat.max() < 0.75
             continue
         rng = np.random.default_rng([1, 11, number])
         rng.random()
-        track = blobs.draw_track(WORLD, rng)
-        timeline = timeline_of(track, frames=16, size=(240, 360))
-        said = {turn.slot: turn.answer for turn in turns}
-        assert list(said) == list(blobs.BLOB_SLOTS) and said["anomaly"] == "Yes."
-        assert said["from"] == f"From {words.speech.place(timeline.origin)}."
-        path = said["trajectory"][0].lower() + said["trajectory"][1:-1]
-        assert parse(path) == timeline.path
-    assert 3 < empty < 20
+        tracks = [blobs.draw_track(WORLD, rng) for _ in lesson.targets]
+        lines = [timeline_of(track, frames=16, size=(240, 360)) for track in tracks]
+        lines.sort(key=lambda line: line.entry)
+        assert said["anomaly"] == "Yes." and "target" not in said and "motion" not in said
+        assert ("when" in said) == (len(lines) == 1)
+        if len(lines) == 1:
+            assert said["from"] == f"From {words.speech.place(lines[0].origin)}."
+            assert parse(said["trajectory"][0].lower() + said["trajectory"][1:-1]) == lines[0].path
+        paths = [parse(target["trajectory"]) for target in lesson.targets]
+        assert sorted(map(str, paths)) == sorted(str(line.path) for line in lines)
+        if len(lines) == 2:
+            first, second = (said_place(path.destination) for path in paths)
+            assert said["to"] == f"First, to the {first}; second, to the {second}."
+    assert 3 < counts[0] < 20 and 5 < counts[2] < 30
+
+
+LOOKS = ({"target": "a person in a red top and blue trousers riding a white bicycle", "motion": "riding", "top": "red",
+          "bottom": "blue", "object": "bicycle", "object_colour": "white"},
+         {"target": "an orange van", "motion": "driving", "top": "none", "bottom": "none", "object": "van",
+          "object_colour": "orange"})
+
+
+def test_dressed_blobs_tell_looks_in_new_colours_and_go_one_way():
+    seen = set()
+    for number in range(40):
+        lesson = blobs.blob_lesson(WORLD, seed=2, number=number, looks=LOOKS, drawn=False)
+        said = {turn.slot: turn.answer for turn in lesson.turns}
+        assert not lesson.heat.any() and list(said) in (list(CORE), ["anomaly"])
+        for target in lesson.targets:
+            assert len(parse(target["trajectory"]).legs) == 1
+            seen.add(target["object_colour"])
+            if target["object"] == "van":
+                assert target["target"] == article(f"{target['object_colour']} van")
+            else:
+                top, bicycle = (article(f"{target[name]} {what}") for name, what in (("top", "top"), ("object_colour", "bicycle")))
+                assert target["target"] == f"a person in {top} and {target['bottom']} trousers riding {bicycle}"
+            assert target["target"] in said["target"][0].lower() + said["target"][1:]
+    assert len(seen) > 6
+
+
+def test_where_words_are_spoken_a_lesson_speaks_the_true_ones(backbone):
+    speaker = attach(backbone, VARIANTS["full"], lora=LORA, region={"variant": "worded"}, seed=0)
+    lessons = [blobs.blob_example(speaker, WORLD, seed=0, number=number, looks=LOOKS) for number in range(6)]
+    assert {len(one.told) for one in lessons} >= {0, 1} and all(0 <= one.doubt <= 0.5 for one in lessons)
+    sure = speaker.region.recite([one.told for one in lessons], doubt=[0.0] * 6)
+    assert torch.allclose(sure[[0, 3]], speaker.region.recite([lessons[0].told, lessons[3].told], doubt=[0.0, 0.0]))
+    speaker.eval()
+    with torch.no_grad():
+        together, _ = speaker(lessons)
+        alone = torch.cat([speaker([one])[0] for one in lessons])
+    assert torch.allclose(together, alone, atol=1e-3)
+    speaker.release()
 
 
 def test_the_heat_lies_on_the_track():
@@ -214,7 +262,7 @@ def test_the_heat_lies_on_the_track():
     on, off = [], []
     for _ in range(40):
         track = blobs.draw_track(WORLD, rng)
-        heat = blobs.draw_heat(WORLD, track, rng)
+        heat = blobs.draw_heat(WORLD, [track], rng)
         touched = np.zeros_like(heat, bool)
         for frame, box in zip(track.frames, track.boxes):
             left, top, right, bottom = (box // 10).astype(int)

@@ -20,7 +20,8 @@ from tvad.region.located import _membership
 from tvad.region.probe import read_back, tokens_of
 
 WIDTH = 12
-OPTIONS = {"paper": dict(hidden_width=10, widths=(3, 4, 5)), "thesis": {}, "located": dict(hidden_width=16, channels=3)}
+OPTIONS = {"paper": dict(hidden_width=10, widths=(3, 4, 5)), "thesis": {}, "located": dict(hidden_width=16, channels=3),
+           "worded": dict(hidden_width=16)}
 
 
 def encoder(variant: str, seed: int = 0, **changes) -> RegionEncoder:

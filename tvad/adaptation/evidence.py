@@ -55,7 +55,7 @@ class Fusion:
     """Which evidence counts. ``levels``: heat by place ("place") or as the decoder gives it ("none"); ``oneclass`` and
     ``heat``: weights of the one-class score and of the heat (0: off); ``gaps``: frames between the two of a pair, averaged;
     () where they are still to be chosen."""
-    levels: str = "place"
+    levels: str = "none"
     oneclass: float = 0.0
     gaps: tuple[int, ...] = ()
     heat: float = 1.0

@@ -22,8 +22,8 @@ class Camera(RunParameters):
     ahd: str = setting("", "decoder to start from; empty: phase1/ahd.safetensors of this profile")
     # Adaptation; tvad.training.adapt.AdaptConfig takes over what it shares by name.
     seed: int = setting(0, "seed of composites, order and patch draws", low=0, high=2**31 - 1)
-    steps: int = setting(500, "optimizer steps", low=1, high=1_000_000, smoke=3)
-    validate_every: int = setting(100, "steps between validations", low=1, high=1_000_000, smoke=2)
+    steps: int = setting(1500, "optimizer steps", low=1, high=1_000_000, smoke=3)
+    validate_every: int = setting(150, "steps between validations", low=1, high=1_000_000, smoke=2)
     composites: int = setting(1600, "frame pairs with simulated actors", low=2, high=1_000_000, smoke=8)
     normal: int = setting(700, "ordinary frame pairs", low=1, high=1_000_000, smoke=6)
     rehearsal: int = setting(500, "simulated pairs that keep what was learned; 0: none", low=0, high=1_000_000, smoke=4)

@@ -26,10 +26,10 @@ class AdaptConfig(Optimization):
     Raises :class:`ParameterError` for values outside these choices.
     """
     phase: ClassVar[str] = "adapt"
-    steps: int = 500
+    steps: int = 1500
     batch_size: int = 24
-    validate_every: int = 100
-    learning_rate: float = 4e-4
+    validate_every: int = 150
+    learning_rate: float = 1e-3
     loss: str = "cross_entropy"
     target_rule: str = "any"
     target_threshold: float = 0.25
