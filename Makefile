@@ -13,9 +13,11 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb notebooks/peers/*.ipynb))
 BENCHES := $(subst /,.,$(basename $(sort $(wildcard tvad/bench.py tvad/*/bench.py))))
 # Modules whose jaxtyping shapes the tests check at run time: make test SHAPES=tvad.heatmap
 SHAPES ?=
-# Footage and further options of `make adapt`.
+# Footage and further options of `make adapt`, and of `make demo`.
 VIDEO ?=
 ADAPT ?=
+VIDEOS ?=
+DEMO ?=
 COMMA := ,
 CELL_TIMEOUT ?= 300
 
@@ -25,7 +27,7 @@ export MPLBACKEND ?= agg
 # A reduced run must never pass for a result; `test` alone sets it.
 unexport TVAD_SMOKE
 
-.PHONY: help setup reproduce adapt test lint study zoo lab bench figures clean
+.PHONY: help setup reproduce adapt demo test lint study zoo lab bench figures clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | column -t -s "$$(printf '\t')" \
@@ -53,6 +55,9 @@ adapt: $(STAMP) ## adapt the detector to the normal footage of one camera: make 
 	  echo "make adapt: no footage given; run: make adapt VIDEO=<a video, or a folder of videos or frames, of one camera>" >&2; \
 	  exit 2; }
 	$(PY) -m tvad.training.adapt --video "$(VIDEO)" $(ADAPT)
+
+demo: $(STAMP) ## the demo as a page on this machine, for the weights of PROFILE: make demo [VIDEOS=folder]
+	$(PY) -m tvad.widgets --profile $(PROFILE) $(if $(VIDEOS),--videos "$(VIDEOS)") $(DEMO)
 
 test: $(STAMP) lint ## every check: lint, tests, the notebooks at reduced size
 	$(PY) -m pytest tests $(if $(SHAPES),--jaxtyping-packages=$(SHAPES)$(COMMA)beartype.beartype)

@@ -79,8 +79,11 @@ def told(name: str, anomalous: bool, start: int = 0, stop: int = FRAMES) -> Conv
                      {"role": "assistant", "slot": slot, "references": references,
                       "content": [{"type": "text", "text": reply}]}]
     slots = {"anomaly": "yes" if anomalous else "no", "class": "car" if anomalous else "none"}
+    target = {"target": "a red car", "motion": "driving", "top": "none", "bottom": "none", "object": "car",
+              "object_colour": "red", "from": "top left", "to": "middle",
+              "trajectory": "starts at the top left, moves towards the right, stays in view in the middle"}
     return Conversation(f"{name}:{start}", name, start, stop, 10.0, "simcampus", "train", "s", anomalous, "turns",
-                        tuple(messages), slots)
+                        tuple(messages), slots, (target,) if anomalous else ())
 
 
 NAMES = {"a": True, "b": False, "c": True, "d": False}

@@ -12,7 +12,7 @@ from tiny_model import random_model_directory
 
 from tvad.backbones.chat import splice
 from tvad.backbones.qwen import QwenBackbone
-from tvad.conversation import TVAU, fit_temperature, probability
+from tvad.conversation import TVAU, fit_choice, fit_temperature, probability
 from tvad.conversation import talk as talk_module
 from tvad.conversation.model import load_adapter
 from tvad.errors import BackboneError, CheckpointError, ParameterError
@@ -243,6 +243,35 @@ def test_temperature_is_found_again_and_leaves_the_ranking():
         probability(truth, temperature=0)
     with pytest.raises(ParameterError, match="labels 0 or 1"):
         fit_temperature(truth, labels + 1)
+
+
+def test_a_leaning_model_is_set_upright():
+    rng = np.random.default_rng(1)
+    labels = (rng.random(600) < 0.3).astype(int)
+    margins = np.where(labels == 1, 1.0, -1.0) + rng.normal(0, 0.8, 600) - 4       # it says no to everything
+    temperature, bias = fit_choice(margins, labels)
+    chosen = probability(margins, temperature=temperature, bias=bias) >= 0.5
+    assert chosen[labels == 1].mean() > 0.8 and chosen[labels == 0].mean() < 0.2
+    assert bias == pytest.approx(4, abs=0.3) and np.array_equal(chosen, margins + bias >= 0)
+    upright = np.where(labels == 1, 3.0, -3.0)
+    assert fit_choice(upright, labels) == (fit_temperature(upright, labels), 0.0)
+    with pytest.raises(ParameterError, match="labels of both kinds; give clips with and without an anomaly"):
+        fit_choice(margins, np.ones(600, int))
+
+
+def test_a_bias_moves_decisions_and_probabilities(model):
+    evidence = model.look([clip(3), clip(4)])
+    plain = model.converse_many(evidence)
+    margins = plain.margins(QUESTIONS[0])
+    model.bias = float(-margins.mean())
+    try:
+        moved = model.converse_many(evidence)
+        chances = moved.probabilities(QUESTIONS[0])
+        assert np.allclose(moved.margins(QUESTIONS[0]), margins)
+        assert np.array_equal(chances >= 0.5, margins >= margins.mean())
+        assert [answer == "Yes" for answer, _ in moved.decide(QUESTIONS[0])] == (margins >= margins.mean()).tolist()
+    finally:
+        model.bias = 0.0
 
 
 def test_the_evidence_is_the_heatmap_given_and_it_is_heard(model, plain):

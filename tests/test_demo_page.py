@@ -7,6 +7,7 @@ from training_fakes import SIZE
 from video_samples import scene, write_video
 
 from tvad.params.demo import Demo
+from tvad.video.read import open_frames
 from tvad.widgets.browser import answer_upload
 from tvad.widgets.footage import Offer, Receiver
 from tvad.widgets.models import find_models, load_models
@@ -136,6 +137,13 @@ def test_an_upload_is_shown_and_can_be_chosen_again_and_a_bad_one_changes_nothin
     page.choice.value = 2
     page.worker.drain()
     assert page.player.state == "12 frames scored"
+    page.offers[0] = Offer("one", lambda: 1 / 0)
+    page.offers[1] = Offer("two", lambda: open_frames(tmp_path / "gone.mp4"))
+    for number, words in ((1, "gone.mp4: no such file"), (0, "cannot be opened (ZeroDivisionError)")):
+        page.choice.value = number
+        page.worker.drain()
+        assert words in page.video_notice.value and page.player.state == "12 frames scored"
+        assert page.choice.label == page.session.opened.name == "mine.mp4"
 
 
 @pytest.mark.parametrize("content, reply, words", [

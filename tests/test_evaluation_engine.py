@@ -121,6 +121,7 @@ def test_failed_videos_are_reported_at_the_end_and_the_others_kept(toys, ped2, t
     (["score", "--detector", "nothing"], "ParameterError: unknown detector 'nothing'; known: t-vad"),
     (["score", "--on", "moon/test"], "ParameterError: 'moon/test' is no place to measure on"),
     (["compare", "t-vad"], "ParameterError: compare: name two detectors or more"),
+    (["study", "--study", "none"], "MissingPhaseError: none: no study here; run: make study"),
     (["answers", "none.jsonl"], "StorageError: none.jsonl: no answers here"),
 ])
 def test_mistakes_end_with_one_line(arguments, message, tmp_path, capsys):

@@ -237,9 +237,10 @@ def test_roc_and_precision_on_the_grid_are_those_of_thresholds():
     thresholds = np.unique(scores)
     corners = [(0.0, 0.0), *(((scores >= cut)[labels == 0].mean(), recall_score(labels, scores >= cut))
                              for cut in thresholds)]
+    quality = [(precision_score(labels, scores >= cut), recall_score(labels, scores >= cut)) for cut in thresholds]
     for place, at in enumerate(np.linspace(0, 1, 201)):
         # The strictest threshold that reaches the recall.
-        reached = [precision_score(labels, scores >= cut) for cut in thresholds if recall_score(labels, scores >= cut) >= at]
+        reached = [precise for precise, recall in quality if recall >= at]
         assert precision[place] == pytest.approx(reached[-1] if at else 1.0)
         if min(abs(at - false) for false, _ in corners) > 1e-9:     # on a corner the curve is a vertical piece
             x0, y0 = max(corner for corner in corners if corner[0] < at)

@@ -22,6 +22,7 @@ from tvad.training.answering import answer, yes_no_calibration
 from tvad.training.lessons import Turn, turns_of
 from tvad.training.speaker import attach, load_speaker
 from tvad.training.variants import VARIANTS
+from tvad.training.words import teach_words
 
 pytest_plugins = ("phase2_fakes",)
 
@@ -65,6 +66,32 @@ def test_a_resumed_run_equals_the_unbroken_one_and_the_best_is_kept(backbone, de
     assert record["variant"] == "full" and record["phase2"]["lora_rank"] == 4 and record["calibration"] > 0
     settings = json.loads((whole.path / "adapter" / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == backbone.name
+
+
+def test_words_are_taught_once_before_all_steps(backbone, decoder, root, clips, tmp_path):
+    config = replace(SMALL, region="worded", word_steps=6, word_batch=4, word_blobs=6)
+    whole = train(backbone, decoder, root, tmp_path / "whole", config)
+    stopped = train(backbone, decoder, root, tmp_path / "broken", config, stop_after=3)
+    assert stopped.resumed_at == 0
+    resumed = train(backbone, decoder, root, tmp_path / "broken", config)
+    assert resumed.resumed_at == 2
+    first, second = weights(whole.path), weights(resumed.path)
+    assert first.keys() == second.keys() and all(torch.equal(value, second[key]) for key, value in first.items())
+    speaker = load_speaker(whole.path, backbone)
+    rows = backbone.language_model.get_input_embeddings().weight
+    number = backbone.tokenizer("Yes", add_special_tokens=False)["input_ids"][0]
+    assert torch.equal(speaker.region.words_verdict[1, 0], rows[number].float())    # it still speaks in the model's words
+    lessons = phase2.open_lessons(config, speaker, TALKS, clips, backbone=backbone)
+    assert [bool(lessons.story(row)) for row in range(4)] == [True, False, True, False]
+    speaker.release()
+
+    fresh = phase2.new_speaker(config, backbone)
+    lessons = phase2.open_lessons(config, fresh, TALKS, clips, backbone=backbone)
+    roles = fresh.region.roles.detach().clone()
+    losses = teach_words(replace(config, word_steps=30), fresh, lessons, phase2.world_of(clips, backbone), progress=False)
+    assert losses[-1] < 0.7 * losses[0] and torch.equal(fresh.region.roles, roles)
+    assert teach_words(replace(config, word_steps=0), fresh, lessons, phase2.world_of(clips, backbone)) == []
+    fresh.release()
 
 
 def test_small_batches_at_a_time_give_the_same_training(backbone, decoder, root, clips, tmp_path):

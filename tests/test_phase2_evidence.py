@@ -237,7 +237,7 @@ def test_dressed_blobs_tell_looks_in_new_colours_and_go_one_way():
             if target["object"] == "van":
                 assert target["target"] == article(f"{target['object_colour']} van")
             else:
-                top, bicycle = (article(f"{target[name]} {what}") for name, what in (("top", "top"), ("object_colour", "bicycle")))
+                top, bicycle = article(f"{target['top']} top"), article(f"{target['object_colour']} bicycle")
                 assert target["target"] == f"a person in {top} and {target['bottom']} trousers riding {bicycle}"
             assert target["target"] in said["target"][0].lower() + said["target"][1:]
     assert len(seen) > 6

@@ -68,8 +68,8 @@ def test_a_leap_is_another_thing_and_a_short_absence_is_none():
 
 
 def target(**changes) -> dict[str, str]:
-    said = {"from": "top left", "to": "right", "trajectory": "starts at the top left, moves towards the right, stays in view "
-            "at the right", "motion": "gliding on a board", "top": "red", "bottom": "none", "object": "skateboard",
+    said = {"from": "top left", "to": "right", "trajectory": "starts at the top left, moves towards the right, stays in "
+            "view at the right", "motion": "gliding on a board", "top": "red", "bottom": "none", "object": "skateboard",
             "object_colour": "white"}
     return {**said, **changes}
 
@@ -116,9 +116,9 @@ def sure(model, words: dict[str, str]) -> None:
 def test_a_sure_encoder_speaks_the_sentences():
     model, tokenizer, rows = bound()
     sure(model, {"verdict": "Yes", **story(target())})
-    one = ("is a person in a red top and none trousers gliding . a white skate board . {who} is gliding . . {who} comes from "
-           "the top left . {who} goes to the right . . {who} starts at the top left , moves towards the right . , stays in "
-           "view at the right . .")
+    one = ("is a person in a red top and none trousers gliding . a white skate board . {who} is gliding . . {who} comes "
+           "from the top left . {who} goes to the right . . {who} starts at the top left , moves towards the right . , "
+           "stays in view at the right . .")
     fields = [word for word in SENTENCES if isinstance(word, Field)]
     assert {field.name for field in fields} == {field.name for field in STORY} - {"there"}
     two = said(model, tokenizer, rows, moving([(2, 1)] * 4, [(8, 14)] * 4))
@@ -181,8 +181,8 @@ def test_a_thing_is_taught_the_words_of_the_likeliest_target():
     with torch.no_grad():       # this encoder says bottom right of the second thing alone
         reading = model.read(facts)["from"][0, :, field.number("bottom right")]
     later = int(reading.argmax())
-    stories = [[story({"from": "bottom right", "to": "bottom right", "trajectory": "starts at the bottom right, stays, stays "
-                       "in view"})]]
+    stories = [[story({"from": "bottom right", "to": "bottom right", "trajectory": "starts at the bottom right, stays, "
+                       "stays in view"})]]
     model.teach(facts, stories, seen_too=False).backward()
     found = model.heads["there_"].bias.grad
     assert torch.isfinite(found).all()

@@ -79,6 +79,11 @@ def copy(bundle, tmp_path):
     return shutil.copytree(bundle, tmp_path / "copy")
 
 
+def chance(model, shown):
+    """What the model thinks, finer than what it says."""
+    return model.converse(shown).probability("Where is the bicycle?", options=("bicycle", "red"))
+
+
 def listing(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
@@ -94,7 +99,7 @@ def test_a_bundle_says_what_the_run_says_without_anything_else(run, bundle, zoo)
                            device="cpu", dtype="float32")
     shown = clip(6)
     assert torch.equal(shared.heatmap(shared.see(shown)), own.heatmap(own.see(shown)))
-    assert shared.converse(shown).ask("Where is the bicycle?") == own.converse(shown).ask("Where is the bicycle?")
+    assert chance(shared, shown) == chance(own, shown) != chance(own, clip(6, seed=1))
     assert (shared.calibration, shared.economy.every, shared.scoring.sigma) == (2.0, 2, 2.0)
     assert shared.backbone.name == "random-tiny" and shared.queries is not None
 
@@ -120,8 +125,8 @@ def test_a_speaker_alone_wants_a_decoder(run, bundle, tmp_path):
     with pytest.raises(CheckpointError, match="a speaker without a heatmap decoder; give one as ahd="):
         from_pretrained(folder)
     spoken = from_pretrained(folder, ahd=run / "phase1" / "ahd.safetensors", device="cpu", dtype="float32")
-    assert spoken.converse(clip(4)).ask("How many?") == from_pretrained(
-        folder, ahd=bundle, device="cpu", dtype="float32").converse(clip(4)).ask("How many?")
+    other = from_pretrained(folder, ahd=bundle, device="cpu", dtype="float32")
+    assert chance(spoken, clip(4)) == chance(other, clip(4))
 
 
 @pytest.mark.parametrize("harm, words", [
@@ -180,7 +185,7 @@ def test_the_five_lines_of_the_card_run(run, tmp_path, monkeypatch, capsys, kind
     write_video(tmp_path / "video.mp4", scene(20, 80, 120))
     monkeypatch.chdir(tmp_path)
     exec(compile(code.replace("path/to/this/folder", "mine"), "card", "exec"), {})  # noqa: S102 -- our own card
-    assert len(capsys.readouterr().out.strip().splitlines()) == (1 if kind == "bundle" else 2)
+    assert len(capsys.readouterr().out.splitlines()) == (1 if kind == "bundle" else 2)
 
 
 class Api:

@@ -41,16 +41,16 @@ class TVAU(TVAD):
     """Detector and conversation partner; make it with :meth:`from_pretrained`.
 
     regions: the region encoder, or None for a conversation without anomaly tokens.  language_model: by default the
-    backbone's; the same in a PEFT wrapper where it was adapted.  calibration: temperature of yes/no
-    probabilities.  batch: clips a pass.  economy: how much of a clip is looked at and read, as in training.  silent: of a
-    model trained without region encoder, what counts the zero tokens that stand in its place (ablation no-rae).
-    constant: a level that stands in place of every heatmap (ablation no-ahd).
+    backbone's; the same in a PEFT wrapper where it was adapted.  calibration, bias: of yes/no
+    probabilities and decisions (``choice.py``).  batch: clips a pass.  economy: how much of a clip is looked at and read,
+    as in training.  silent: of a model trained without region encoder, what counts the zero tokens that stand in its place
+    (ablation no-rae).  constant: a level that stands in place of every heatmap (ablation no-ahd).
     """
 
     def __init__(
         self, backbone: Any, decoder: AnomalyHeatmapDecoder, *, prototypes: Float[Tensor, "2 d"],
         regions: RegionEncoder | None = None, language_model: Any = None, calibration: float = 1.0,
-        scoring: Scoring = DEFAULT_SCORING, batch: int = 4, economy: Economy = WHOLE,
+        bias: float = 0.0, scoring: Scoring = DEFAULT_SCORING, batch: int = 4, economy: Economy = WHOLE,
         silent: RegionEncoder | None = None, constant: float | None = None,
     ) -> None:
         super().__init__(backbone, decoder, prototypes=prototypes, scoring=scoring, batch=batch)
@@ -58,7 +58,8 @@ class TVAU(TVAD):
         if language_model is None:
             raise BackboneError(f"{backbone.name}: opened without its language model, which conversations need; open it "
                                 "with QwenBackbone.from_pretrained(..., load_language_model=True)")
-        self.regions, self.calibration = regions.eval() if regions is not None else None, calibration
+        self.regions = regions.eval() if regions is not None else None
+        self.calibration, self.bias = calibration, bias
         self.economy, self.silent, self.constant = economy, silent, constant
         self.language_model = language_model.eval()
         self.format = ChatFormat.of(base_model(language_model), backbone.tokenizer)
@@ -66,13 +67,13 @@ class TVAU(TVAD):
     @classmethod
     def from_pretrained(
         cls, backbone: Any, ahd: Path | str, *, rae: Path | str | None = None, adapter: Path | str | None = None,
-        calibration: float | None = None, scoring: Scoring | None = None, cache_dir: Path | str | None = None,
-        batch: int = 4, economy: Economy | None = None, **options: Any,
+        calibration: float | None = None, bias: float | None = None, scoring: Scoring | None = None,
+        cache_dir: Path | str | None = None, batch: int = 4, economy: Economy | None = None, **options: Any,
     ) -> TVAU:
         """Assemble from a backbone (object, zoo name, folder or hub name), a decoder of phase 1, and what phase 2 left.
 
         rae: file of the region encoder.  adapter: folder of the LoRA adapter, put into the backbone's language model in
-        place.  calibration, economy: by default what the encoder's file states, else 1 and everything.
+        place.  calibration, bias, economy: by default what the encoder's file states, else 1, 0 and everything.
         Raises :class:`CheckpointError` for files of another backbone or damaged ones.
         """
         if isinstance(backbone, (str, Path)):
@@ -83,6 +84,7 @@ class TVAU(TVAD):
         stated = regions.record["extra"] if regions is not None else {}
         model = cls(backbone, plain.decoder, prototypes=plain.prototypes, regions=regions,
                     calibration=float(stated.get("calibration", 1.0)) if calibration is None else calibration,
+                    bias=float(stated.get("bias", 0.0)) if bias is None else bias,
                     economy=Economy(**json.loads(stated.get("economy", "{}"))) if economy is None else economy,
                     scoring=plain.scoring, batch=batch)
         if adapter is not None:
@@ -101,6 +103,7 @@ class TVAU(TVAD):
         rae = folder / ENCODER
         model = cls.from_pretrained(backbone, ahd, rae=rae if rae.is_file() else None,
                                     calibration=float(record.get("calibration", 1.0)),
+                                    bias=float(record.get("bias", 0.0)),
                                     economy=Economy(**record.get("economy", {})), **options)
         check_trained_on(folder, record, model.backbone)
         model.language_model = load_adapter(model.language_model, folder / ADAPTER)
@@ -157,7 +160,8 @@ class TVAU(TVAD):
         """Conversations in step, one a clip; lengths, sizes, pictures and videos may be mixed."""
         fresh = iter(self.look([clip for clip in clips if isinstance(clip, Clip)]))
         evidence = [next(fresh) if isinstance(clip, Clip) else clip for clip in clips]
-        return Talks(self.language_model, self.format, evidence, calibration=self.calibration)
+        return Talks(self.language_model, self.format, evidence, calibration=self.calibration,
+                     bias=self.bias)
 
     def answer(
         self, clips: Sequence[Clip | Evidence], questions: Sequence[str] | Sequence[Sequence[str]], *, limit: int = 64,

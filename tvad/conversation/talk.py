@@ -101,15 +101,17 @@ class Thread:
 class Talks:
     """Several conversations in step, each about its own clip; questions of a turn are answered in one batch.
 
-    ``histories``: the turns of each conversation.  ``calibration``: temperature of :meth:`probabilities`.
+    ``histories``: the turns of each conversation.  ``calibration`` and ``bias``: temperature of
+    :meth:`probabilities` and what is added to margins, there and in :meth:`decide` (``choice.py``).
     """
 
     def __init__(
         self, model: Any, format: ChatFormat, evidence: Sequence[Evidence], *, calibration: float = 1.0,
+        bias: float = 0.0,
     ) -> None:
         if not evidence:
             raise ParameterError("a conversation needs a clip; got none")
-        self.format, self.evidence, self.calibration = format, tuple(evidence), calibration
+        self.format, self.evidence, self.calibration, self.bias = format, tuple(evidence), calibration, bias
         self.histories: list[list[Turn]] = [[] for _ in evidence]
         self.thread = Thread(model)
         self._pending: list[list[int]] = [[] for _ in evidence]  # said, but not yet in the cache
@@ -157,7 +159,7 @@ class Talks:
         self, questions: str | Sequence[str], *, options: tuple[str, str] = ("Yes", "No"),
     ) -> Float[np.ndarray, " b"]:
         """Calibrated probability of the first option against the second; the conversations stay as they are."""
-        return probability(self.margins(questions, options=options), temperature=self.calibration)
+        return probability(self.margins(questions, options=options), temperature=self.calibration, bias=self.bias)
 
     def decide(
         self, questions: str | Sequence[str], *, options: tuple[str, str] = ("Yes", "No"),
@@ -165,10 +167,11 @@ class Talks:
         """The answers held to one of two options, with the probability of the first; turns are kept."""
         questions = self._each(questions)
         self.thread, margins = self._weigh(questions, options)
-        chosen = [options[0] if margin >= 0 else options[1] for margin in margins]
+        chosen = [options[0] if margin + self.bias >= 0 else options[1] for margin in margins]
         self._pending = [self.format.answer(option)[:-1] for option in chosen]
         self._keep(questions, self._pending)
-        return list(zip(chosen, probability(margins, temperature=self.calibration).tolist(), strict=True))
+        chances = probability(margins, temperature=self.calibration, bias=self.bias)
+        return list(zip(chosen, chances.tolist(), strict=True))
 
     def fork(self) -> Talks:
         """The same conversations up to here, to be continued another way; the clips are not encoded again."""

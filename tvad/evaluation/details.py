@@ -38,10 +38,8 @@ def scene_measures(detections: Mapping[str, Detection], videos: Sequence[Any], c
     found = []
     for scene in scenes if len(scenes) > 1 else ():
         own = [video for video in videos if video.scene == scene]
-        rows = evaluate(detections, own, cell)
-        rows = [row for row in rows if row.event is None and row.metric in SCENE_METRICS and (row.sigma or not cell.sigma)
-                or row.event is None and row.sigma is None and row.metric in SCENE_METRICS]
-        found += [replace(of_row(row, scene=scene), name=row.metric, n=len(own)) for row in rows]
+        rows = [row for row in evaluate(detections, own, cell) if row.event is None and row.metric in SCENE_METRICS]
+        found += [of_row(row, scene=scene) for row in rows if row.sigma is None or (row.sigma > 0) == (cell.sigma > 0)]
     return found
 
 

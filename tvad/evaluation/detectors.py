@@ -95,9 +95,10 @@ def open_detector(name: str, order: Order | None = None) -> Any:
 
 
 def open_tvad(order: Order) -> TVAD:
-    """T-VAD's full system or one of its controls."""
+    """T-VAD's full system or one of its controls; its one option is ``load_language_model``, to count its parameters."""
     config = Phase1Config.from_params(Phase1(), seed=order.seed)
-    stock = QwenBackbone.from_pretrained(order.backbone, taps=_taps(order), device=order.device)
+    stock = QwenBackbone.from_pretrained(order.backbone, taps=_taps(order), device=order.device,
+                                         load_language_model=bool(order.options.get("load_language_model")))
     backbone = _tower(stock, order)
     cache = order.root / "data" / "cache"
     if order.variant != "control-untrained" or order.decoder:

@@ -43,12 +43,11 @@ def detections_folder(output: Path | str, name: str, seed: int, place: Place) ->
 
 def evaluate_detector(detector: Any, place: Place, videos: Sequence[Any], *, output: Path | str, name: str,
                       variant: str = "full", system: str | None = None, seed: int = 0, events: Sequence[str] = (),
-                      samples: int = 1000, fps: float | None = None, accelerator: Accelerator | None = None,
-                      progress: bool = True) -> Outcome:
+                      samples: int = 1000, accelerator: Accelerator | None = None, progress: bool = True) -> Outcome:
     """Score ``videos``, write ``rows.jsonl`` and ``measures.jsonl`` in ``output``, and return what is in them.
 
     ``name``: of the detector in the registry, which names its folder; ``system`` (by default the detector's own name) and
-    ``variant``: what rows carry. ``fps``: of the scores where videos do not say. Collective: all processes must call it.
+    ``variant``: what rows carry. Collective: all processes must call it.
 
     Raises:
         DatasetError: videos that failed, all of them named with their process, after all others were scored and kept;
@@ -56,7 +55,7 @@ def evaluate_detector(detector: Any, place: Place, videos: Sequence[Any], *, out
         StorageError: the disk refused in some process.
     """
     began = time.monotonic()
-    accelerator = accelerator or Accelerator(cpu=str(getattr(detector, "device", "")) == "cpu")
+    accelerator = accelerator or Accelerator()
     folder = detections_folder(output, name, seed, place)
     scored = score_shared(detector, videos, folder, events=events, accelerator=accelerator, progress=progress)
     rows: list[Row] = []
@@ -86,10 +85,10 @@ def score_shared(detector: Any, videos: Sequence[Any], folder: Path | str, *, ev
                                progress=progress and accelerator.is_main_process)
         failed = list(scored.failures)
     except StorageError as error:
-        failed = [("disk", str(error))]
+        failed = [("", str(error))]
     # Every process gets here, so that a failure of one is told by all and none waits for ever.
     every = gather_object([(process, *failure) for process, failure in zip([rank] * len(failed), failed)])
-    disk = [text for _, video, text in every if video == "disk"]
+    disk = [text for _, video, text in every if not video]
     if disk:
         raise StorageError(disk[0])
     if count > 1:

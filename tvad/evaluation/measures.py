@@ -69,10 +69,9 @@ class Measure:
 
 
 def of_row(row: Row, *, scene: str) -> Measure:
-    """A result row as the measure of one scene; smoothed figures keep their metric's name, raw ones get ``_raw``."""
-    name = row.metric + ("_raw" if row.sigma == 0 else "")
+    """A result row as the measure of one scene."""
     return Measure(system=row.system, variant=row.variant, dataset=row.dataset, split=row.split, protocol=row.protocol,
-                   name=name, unit="fraction", value=row.value, n=row.n, seed=row.seed, config=row.config,
+                   name=row.metric, unit="fraction", value=row.value, n=row.n, seed=row.seed, config=row.config,
                    commit=row.commit, ci_low=row.ci_low, ci_high=row.ci_high, event=row.event, scene=scene)
 
 

@@ -50,15 +50,22 @@ class Place:
     def trained(self) -> str:
         return self.protocol if self.dataset == "simcampus" else "scene-disjoint"
 
-    def videos(self, *, root: str | None = None, limit: int = 0, **options: Any) -> tuple[Any, ...]:
-        """Its videos (the first ``limit``; 0: all), simulated ones rendered where missing.
+    def videos(self, *, root: str | None = None, limit: int = 0, render: bool = True,
+               **options: Any) -> tuple[Any, ...]:
+        """Its videos (the first ``limit``; 0: all).
 
-        ``options`` go to the data set. Raises :class:`tvad.errors.DatasetError` for a missing set or an unknown split.
+        ``render``: make missing simulated ones now, on all cores, where all are wanted. ``options`` go to the data set.
+        Raises :class:`tvad.errors.DatasetError` for a missing set or an unknown split.
         """
         choice = {"protocol": self.protocol} if self.dataset == "simcampus" else {}
         opened = open_dataset(self.dataset, root=root, **choice, **options)
         videos = tuple(opened.videos(self.split))
-        if self.dataset == "simcampus" and not limit:
+        if self.dataset == "simcampus" and render and not limit:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             opened.prepare([self.split], workers=cores)
         return videos[:limit or None]
+
+
+# Where the leak demonstration (``tvad.evaluation.leak``) measures, and the two protocols that it compares.
+LEAK = Place("simcampus", "held-out-clips")
+LEAK_PROTOCOLS = {"random-clips": "random split of clips (the thesis')", "scene-disjoint": "scene-disjoint (ours)"}

@@ -211,7 +211,7 @@ def _pixel_rows(inputs: Sequence[_Input], cell: Cell) -> list[Row]:
     masks, heats = _held([item.masks for item in inputs]), []
     for item, mask in zip(inputs, masks):
         shape = (mask() if callable(mask) else mask).shape
-        heats.append(_fit(item.heat, shape[1:]))
+        heats.append(fitted(item.heat, shape[1:]))
     n = sum(len(item.labels) for item in inputs)
     return [cell.row(name, n, _interval(cell, metric, heats, masks))
             for name, metric in (("pixel_auroc", pixel_auroc), ("aupro", aupro))]
@@ -229,7 +229,7 @@ def _held(masks: Sequence[Callable[[], np.ndarray]]) -> list[Any]:
     return held
 
 
-def _fit(heat: Float[np.ndarray, "n h w"], size: tuple[int, int]) -> Float[np.ndarray, "n gh gw"]:
+def fitted(heat: Float[np.ndarray, "n h w"], size: tuple[int, int]) -> Float[np.ndarray, "n gh gw"]:
     """The heatmap on a grid that divides the mask: itself, or enlarged to the mask's size by repetition."""
     if not (size[0] % heat.shape[1] or size[1] % heat.shape[2]):
         return heat

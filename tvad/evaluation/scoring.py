@@ -15,7 +15,7 @@ from typing import Any, Mapping, Sequence
 from tqdm.auto import tqdm
 
 from tvad.detection import Detection
-from tvad.errors import CheckpointError, DatasetError, StorageError, TvadError
+from tvad.errors import CheckpointError, DatasetError, MissingPhaseError, StorageError, TvadError
 
 _LOG = logging.getLogger(__name__)
 
@@ -87,3 +87,16 @@ def _scored(detector: Any, video: Any, events: Sequence[str], path: Path, key: s
     detection = detector.score(video, events)
     detection.save(path, key=key)
     return detection
+
+
+def load_detections(folder: Path | str, videos: Sequence[Any]) -> dict[str, Detection]:
+    """The stored detections of ``videos``, as they were kept, whatever detector made them.
+
+    Raises:
+        MissingPhaseError: some are missing or damaged, naming the first and the command that makes them.
+    """
+    try:
+        return {video.id: Detection.load(detection_path(folder, video)) for video in videos}
+    except CheckpointError as error:
+        raise MissingPhaseError(f"{error}; the split is not scored as a whole, run: python -m tvad.evaluation "
+                                "score") from error

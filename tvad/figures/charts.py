@@ -86,7 +86,7 @@ def events(page: Any) -> tuple[Figure, str]:
 def _by_class(page: Any) -> tuple[Figure, str]:
     found = [headline(page.rows, "micro_auc", event=kind)[0] for kind in page.kinds]
     found = sorted((row for row in found if row.value is not None), key=lambda row: row.value)
-    figure = canvas(COLUMN * 1.25, 0.19 * len(found) + 0.75)
+    figure = canvas(COLUMN, 0.19 * len(found) + 0.75)
     axes = figure.subplots()
     for place, row in enumerate(found):
         axes.barh(place, row.value, height=0.62, color=BLUE, alpha=0.75)
@@ -112,7 +112,7 @@ def _by_class(page: Any) -> tuple[Figure, str]:
 
 def _by_clip(page: Any) -> tuple[Figure, str]:
     ranked = sorted(page.ranked, key=lambda pick: pick.video.id, reverse=True)
-    figure = canvas(COLUMN * 1.25, 0.19 * len(ranked) + 0.6)
+    figure = canvas(COLUMN, 0.19 * len(ranked) + 0.6)
     axes = figure.subplots()
     axes.barh(range(len(ranked)), [pick.auc for pick in ranked], height=0.62, color=BLUE, alpha=0.75)
     axes.axvline(0.5, color=GREY, lw=0.7, ls=":")
@@ -130,7 +130,7 @@ def gap(page: Any) -> tuple[Figure, str]:
     shown = [entry for entry in shown if entry[2] and entry[3]][::-1]
     lows = [row.value if row.ci_low is None else row.ci_low for *_, one, other in shown for row in (one[0], other[0])
             if row.value is not None]
-    figure = canvas(COLUMN * 1.25, 0.24 * len(shown) + 0.75)
+    figure = canvas(COLUMN, 0.24 * len(shown) + 0.75)
     axes = figure.subplots()
     for place, (_, _, validation, test) in enumerate(shown):
         for row, shift, marker, colour in ((validation[0], 0.14, "o", ORANGE), (test[0], -0.14, "D", BLUE)):

@@ -42,13 +42,13 @@ def curves(stored: Stored) -> tuple[Figure, str]:
     for place, (axes, pick) in enumerate(zip(panels.ravel(), picks)):
         curve_panel(axes, detections[pick.video.id], pick.video, kind=pick.kind)
         name = plain_name(pick.kind) if len(stored.kinds) > 1 else pick.video.id
-        axes.set_title(f"{name}, AUC {pick.auc:.2f}", pad=3)
+        axes.set_title(f"{name}, AUC {pick.auc:.3f}", pad=3)
         if place + columns >= len(picks):
             axes.set_xlabel("time (s)")
         if place % columns == 0:
             axes.set_ylabel("anomaly score")
     _curve_legend(figure, panels.ravel()[0])
-    which = (f"the median-detected video of each of {len(picks)} event classes, best detected class first"
+    which = (f"the median-detected video of each of {len(picks)} event classes, best first"
              if len(stored.kinds) > 1 else f"{len(picks)} events, best detected first")
     sigma = stored.scoring
     return figure, (f"{stored.place}. Frame score over time: {which}. Shaded: labelled frames, light where they are of "
@@ -72,7 +72,7 @@ def roc_pr(stored: Stored) -> tuple[Figure, str]:
     if not 0 < base < 1:
         raise MissingPhaseError(f"the {len(videos)} scored videos hold frames of one class alone, so that there is no "
                                 f"curve; score more of them: make reproduce PROFILE={stored.params.profile}")
-    figure = canvas(COLUMN, 2.12)
+    figure = canvas(COLUMN, 1.98)
     roc, pr = figure.subplots(1, 2)
     for name, (scores, colour, width) in kinds.items():
         auc, ap = micro_auc(scores, labels), average_precision(scores, labels)
@@ -153,7 +153,8 @@ def study(stored: Stored) -> tuple[Figure, str]:
     axes.set(yticks=range(len(shown)), yticklabels=[METRICS[name] for name in shown], xlim=(-0.02, 1.02),
              ylim=(-0.5, len(shown) - 0.5), xlabel="fraction")
     axes.tick_params(axis="y", length=0)
-    figure.legend(loc="outside upper center", ncols=3 if len(present) > 2 else 4, handletextpad=0.2, columnspacing=1.0)
+    figure.legend(loc="outside upper center", ncols=3 if len(present) > 2 else 4, handletextpad=0.4,
+                  handlelength=1.2, columnspacing=1.0)
     seeds = sorted({row.seed for row in rows})
     lacking = [CONTROLS[name][0] for name in CONTROLS if name not in present]
     more = f" No rows are kept yet of: {', '.join(lacking)} (make study)." if lacking else ""

@@ -81,16 +81,20 @@ def joined(answers: Sequence[Answer], conversations: Sequence[Conversation]) -> 
     for talk, group in zip(talks, groups):
         known = {slot: said for slot, _, said in talk.turns()}
         if talk.video != group[0].video or any(known.get(one.slot) not in one.wanted for one in group):
-            raise DatasetError(f"{group[0].video}: its answers are not about the dialogue set that lies beside them "
-                               f"(first other clip: {talk.id}); the set was made again since. Answer it again: make reproduce")
+            raise DatasetError(f"{group[0].video}: its answers are not about the dialogue set that lies beside them (first "
+                               f"other clip: {talk.id}); the set was made again since. Answer it again: make reproduce")
     return [Exchange(talk, tuple(group)) for talk, group in zip(talks, groups)]
 
 
 def picked(exchanges: Sequence[Exchange]) -> list[tuple[str, Exchange]]:
-    """The best, median and worst about a target, the median about a normal clip; of equals the first by name."""
+    """The best, median and worst about a target, the median about a normal clip.
+
+    Of equals those whose target moves come first, then the first by name.
+    """
     found = []
     for kind, names in ((True, ("best", "median", "worst")), (False, ("normal",))):
-        own = sorted((one for one in exchanges if one.talk.anomalous is kind), key=lambda one: (-one.right, one.talk.id))
+        own = sorted((one for one in exchanges if one.talk.anomalous is kind),
+                     key=lambda one: (-one.right, "towards" not in one.talk.slots.get("trajectory", ""), one.talk.id))
         places = (0, len(own) // 2, len(own) - 1) if kind else (len(own) // 2,)
         shown = dict(zip(reversed(places), reversed(names)))      # of a single clip it is the best
         found += [(shown[place], own[place]) for place in sorted(shown) if own]
@@ -108,12 +112,12 @@ def dialogue(stored: Stored) -> tuple[Figure, str]:
     for row, (why, one) in enumerate(rows):
         _row([figure.add_subplot(grid[row, column]) for column in range(3)], stored, one, why, heights[row])
     shares = [one.right for one in exchanges]
-    return figure, (f"{stored.place}; {len(exchanges)} clips were spoken of, {np.mean(shares):.0%} of the answers are right. "
-                    "Shown by rule: of the clips with a target the best, the median and the worst by share of right answers, "
-                    "and the median normal clip. Left: the middle frame with the way of the target, cyan as it was, orange as "
-                    "answered (from place to place of the 3 x 3 grid; a ring: it stays). Middle: heatmap (inferno, 0 to 1). "
-                    f"Right: questions in grey, the answers of variant {stored.params.variant}, ticked where right; where "
-                    "wrong, the right answer follows.")
+    return figure, (f"{stored.place}; {len(exchanges)} clips were spoken of, {np.mean(shares):.0%} of the answers are "
+                    "right. Shown by rule: of the clips with a target the best, the median and the worst by share of right "
+                    "answers, and the median normal clip. Left: the middle frame with the way of the target, cyan as it "
+                    "was, orange as answered (from place to place of the 3 x 3 grid; a ring: it stays). Middle: heatmap "
+                    f"(inferno, 0 to 1). Right: questions in grey, the answers of variant {stored.params.variant}, ticked "
+                    "where right; where wrong, the right answer follows.")
 
 
 def _row(panels: Sequence[Axes], stored: Stored, one: Exchange, why: str, inches: float) -> None:
@@ -147,8 +151,8 @@ def _lines(one: Exchange) -> list[tuple[str, str]]:
         lines += [(part, BLUE if right else VERMILION)
                   for part in textwrap.wrap(words, _WIDTH, initial_indent="  ", subsequent_indent="     ")]
         if not right:
-            lines += [(part, "black") for part in textwrap.wrap(f"right: {answer.wanted[0]}", _WIDTH, initial_indent="     ",
-                                                                subsequent_indent="     ")]
+            lines += [(part, "black") for part in textwrap.wrap(f"right: {answer.wanted[0]}", _WIDTH,
+                                                                initial_indent=5 * " ", subsequent_indent=5 * " ")]
     return lines
 
 

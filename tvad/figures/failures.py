@@ -21,6 +21,7 @@ from tvad.figures.style import PAGE, TRUTH, canvas, few_colours
 
 COUNT = 4
 _LOOK = 56          # pixels of the enlarged square, at 360 pixels of width
+_DOINGS = {"picking_up": "picking something up", "putting_down": "putting something down"}
 _SHARE = 0.40       # of the panel's height that it takes
 
 
@@ -34,7 +35,7 @@ def failures(stored: Stored) -> tuple[Figure, str]:
     height, width = videos[0].frames.size
     columns = max(len(alarms), len(missed), 2)
     rows = [picks for picks in (alarms, missed) if picks]
-    figure = canvas(PAGE, len(rows) * (PAGE / columns * height / width + 0.36))
+    figure = canvas(PAGE, len(rows) * (PAGE / columns * height / width + 0.275))
     for row, picks in enumerate(rows):
         for column, pick in enumerate(picks):
             axes = figure.add_subplot(len(rows), columns, row * columns + column + 1)
@@ -44,9 +45,9 @@ def failures(stored: Stored) -> tuple[Figure, str]:
     one = "class" if len(stored.kinds) > 1 else "video"
     return figure, (f"{stored.place}. Upper row: false alarms, the normal frames of highest raw score, one a video; "
                     f"enlarged: the hottest patch.{known} Lower row: misses, the events of lowest frame AUC against all "
-                    f"normal frames of the split, one a {one}, at the frame of the largest target, with its smoothed score "
-                    f"(sigma {stored.scoring.sigma:g} frames); enlarged: the target. Colour: heatmap (inferno, 0 to 1); "
-                    "cyan: ground truth.")
+                    f"normal frames of the split (smoothed scores), one a {one}, at the frame of lowest raw score in which "
+                    "the target is at least half as large as it gets; enlarged: the target. Scores: raw. Colour: heatmap "
+                    "(inferno, 0 to 1); cyan: ground truth.")
 
 
 def _alarm(axes: Axes, pick: Pick, detection: Detection, *, inches: float) -> None:
@@ -57,8 +58,8 @@ def _alarm(axes: Axes, pick: Pick, detection: Detection, *, inches: float) -> No
     _enlarged(axes, pick, middle)
     what = actor_at(pick.video, pick.frame, middle)
     when = pick.frame / pick.video.frames.fps
-    axes.set_title(f"{what or 'false alarm'}: {pick.auc:.2f}\n{place_of(pick.video)}, {when:.1f} s", pad=2, fontsize=7,
-                   linespacing=1.05)
+    axes.set_title(f"{what or 'false alarm'}\n{place_of(pick.video)}, {when:.1f} s, score {pick.auc:.2f}", pad=2,
+                   fontsize=7, linespacing=1.05)
 
 
 def _miss(axes: Axes, pick: Pick, detection: Detection, *, inches: float) -> None:
@@ -69,9 +70,9 @@ def _miss(axes: Axes, pick: Pick, detection: Detection, *, inches: float) -> Non
         target = np.isin(mask, own) if any(own) else mask > 0
         y, x = np.nonzero(target if target.any() else mask)
         _enlarged(axes, pick, ((x.min() + x.max() + 1) / 2, (y.min() + y.max() + 1) / 2))
-    score = detection.frame_scores[pick.frame]
-    axes.set_title(f"{plain_name(pick.kind)}: {score:.2f}, AUC {pick.auc:.2f}\n{place_of(pick.video)}, "
-                   f"{pick.frame / pick.video.frames.fps:.1f} s", pad=2, fontsize=7, linespacing=1.05)
+    score, when = detection.raw_scores[pick.frame], pick.frame / pick.video.frames.fps
+    axes.set_title(f"{plain_name(pick.kind)}, event AUC {pick.auc:.3f}\n{place_of(pick.video)}, {when:.1f} s, score "
+                   f"{score:.2f}", pad=2, fontsize=7, linespacing=1.05)
 
 
 def _enlarged(axes: Axes, pick: Pick, middle: tuple[float, float]) -> None:
@@ -98,9 +99,9 @@ def _enlarged(axes: Axes, pick: Pick, middle: tuple[float, float]) -> None:
 
 
 def actor_at(video: Any, frame: int, point: tuple[float, float], *, near: float = 12.0) -> str:
-    """What the data set says moves at a point (x, y) of a frame, such as "hurrying man"; "" where it does not say.
+    """What the data set says moves at a point (x, y) of a frame, "" where it does not say.
 
-    The nearest box within ``near`` pixels counts, of several the smallest.
+    The nearest box within ``near`` pixels counts, of several the smallest.  Such as "man walking with umbrella".
     """
     found = []
     for actor in video.text.get("actors", ()):
@@ -115,4 +116,6 @@ def actor_at(video: Any, frame: int, point: tuple[float, float], *, near: float 
         return ""
     actor = min(found, key=lambda entry: entry[:2])[2]
     motion = next((word for start, stop, word in actor["motion"] if start <= frame < stop), "")
-    return f"{motion.replace('_', ' ')} {actor['appearance'].get('noun') or actor['kind']}".strip()
+    words = f"{actor['appearance'].get('noun') or actor['kind']} {_DOINGS.get(motion, motion)}".strip()
+    carried = [thing for thing in actor["appearance"].get("carries", ()) if thing == "umbrella"]    # large enough to matter
+    return f"{words} with umbrella" if carried else words

@@ -1,7 +1,7 @@
 """The paper's figures, redrawn from what runs left: ``python -m tvad.figures`` and notebook phase 4.
 
     gallery = Gallery(params)          # a tvad.params.Phase4
-    gallery.show("trajectories")       # PDF, SVG, PNG and a provenance JSON; shown with its caption in a notebook
+    gallery.show("trajectories")       # PDF (SVG), PNG and a provenance JSON; shown with its caption in a notebook
 
 A figure whose rows or arrays are missing is not made: ``show`` says so and which command makes them, and nothing is
 drawn in its place.  ``paper.md`` in the target lists all of them, made or not.
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from tvad.errors import BackboneError, DatasetError, MissingPhaseError, TvadError
 from tvad.figures import curves, exchanges, failures, framework, trajectories
 from tvad.figures.stored import Stored
-from tvad.figures.style import save, settings
+from tvad.figures.style import PAGE, save, settings
 from tvad.params import Phase4, project_root
 from tvad.record import atomic_write, file_hash, provenance, write_json
 
@@ -31,23 +31,22 @@ TITLES: Mapping[str, str] = {
     "curves": "Score curves with labelled intervals", "roc_pr": "ROC and precision-recall",
     "failures": "Failure gallery", "study": "Study over seeds, with controls",
 }
+# Lines and type: these are written as SVG too.  The others show footage, which is no vector and makes an SVG large.
+DRAWN = ("framework", "curves", "roc_pr", "study")
 # What a figure lacks, as opposed to what is broken.
 _MISSING = (MissingPhaseError, DatasetError, BackboneError)
+_SCREEN = 780       # pixels of a page-wide figure in a notebook
 
 
 @dataclass(frozen=True)
 class Made:
-    """A figure that was written: its files (PNG first) and its caption; or the reason why it was not, and no files."""
+    """A figure that was written: its files (PNG, PDF, SVG of the ``DRAWN``), caption and width; or why it was not made."""
 
     name: str
     files: tuple[Path, ...] = ()
     caption: str = ""
     reason: str = ""
-
-    @property
-    def sentence(self) -> str:
-        """One line for a list."""
-        return f"{self.files[0]}" if self.files else f"not made: {self.name}: {self.reason}"
+    inches: float = 0.0
 
 
 class Gallery:
@@ -55,15 +54,26 @@ class Gallery:
 
     def __init__(self, params: Phase4) -> None:
         self.params, self.stored = params, Stored(params)
+        self.made: dict[str, Made] = {}
 
     def show(self, name: str) -> None:
         """Draw one figure of ``FIGURES``; in a notebook display it with its caption, or the sentence why it is not made."""
         made = self.write(name)
-        if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
+        if _in_notebook():
             from IPython.display import Image, Markdown, display
 
-            pictures = [Image(made.files[0].read_bytes(), width=720)] if made.files else []
+            # 85 mm are half of 170 mm on the screen too.
+            width = round(_SCREEN * made.inches / PAGE)
+            pictures = [Image(made.files[0].read_bytes(), width=width)] if made.files else []
             display(*pictures, Markdown(f"*{made.caption}*" if made.files else f"**Not made.** {made.reason}"))
+
+    def show_list(self) -> None:
+        """Write ``paper.md`` of the figures drawn so far, and display it in a notebook."""
+        text = self._list(list(self.made.values()))
+        if _in_notebook():
+            from IPython.display import Markdown, display
+
+            display(Markdown(text))
 
     def write(self, name: str) -> Made:
         """Draw one figure into the target, with its provenance; a missing phase or data set is a reason, no error.
@@ -74,15 +84,18 @@ class Gallery:
         try:
             with settings():
                 figure, caption = FIGURES[name](self.stored)
-                files = save(figure, self.params.target / name, svg=True)
+                files = save(figure, self.params.target / name, svg=name in DRAWN)
         except _MISSING as error:
-            return Made(name, reason=_portable(error))
+            older = (self.params.target / f"{name}.pdf").is_file()
+            self.made[name] = Made(name, reason=portable(error) + ("; the one that lies there is older" if older else ""))
+            return self.made[name]
         record = provenance(config=self.params.config_hash())
         write_json(self.params.target / f"{name}.json", {
             "figure": name, "title": TITLES[name], "caption": caption, "command": self.command(name),
             "commit": record["commit"], "files": {path.name: file_hash(path) for path in files},
             "sources": self.stored.sources(), "provenance": record})
-        return Made(name, tuple(files), caption)
+        self.made[name] = Made(name, tuple(files), caption, inches=float(figure.get_size_inches()[0]))
+        return self.made[name]
 
     def write_all(self) -> list[Made]:
         """Every figure that can be made, and ``paper.md`` with all of them."""
@@ -96,14 +109,21 @@ class Gallery:
         more = f" --runs {self.stored.named(params.run)}" if params.source else ""
         return f"python -m tvad.figures --profile {params.profile}{more} --only {name}"
 
-    def _list(self, made: list[Made]) -> None:
+    def _list(self, made: list[Made]) -> str:
         lines = [f"# Figures of profile {self.params.profile}", "", "| figure | file | what it shows |", "|---|---|---|"]
         for one in made:
             file = f"[{one.files[1].name}]({one.files[1].name})" if one.files else "not made"
             lines.append(f"| {TITLES[one.name]} | {file} | {one.caption or one.reason} |".replace("\n", " "))
-        atomic_write(self.params.target / "paper.md", "\n".join(lines) + "\n")
+        text = "\n".join(lines) + "\n"
+        atomic_write(self.params.target / "paper.md", text)
+        return text
 
 
-def _portable(error: TvadError) -> str:
-    """An error's words without this machine's folders."""
-    return str(error).replace(f"{project_root()}/", "")
+def portable(words: TvadError | Path) -> str:
+    """An error's words, or a path, without this machine's folders."""
+    return str(words).replace(f"{project_root()}/", "")
+
+
+def _in_notebook() -> bool:
+    return "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None
+

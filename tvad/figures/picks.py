@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from tvad.detection import Detection
-from tvad.study.examples import largest_target
+from tvad.figures.panels import event_frames
+from tvad.study.examples import largest_target, target_areas
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,7 @@ def ranked_events(detections: Mapping[str, Detection], videos: Sequence[Any]) ->
     normal, found = normal_scores(detections, videos), []
     for video in videos:
         for kind in dict.fromkeys(event.kind for event in video.events):
-            inside = np.zeros(len(video), bool)
-            for event in video.events:
-                if event.kind == kind:
-                    inside[event.start:event.stop] = True
-            scores = detections[video.id].frame_scores[inside & (np.asarray(video.labels) == 1)]
+            scores = detections[video.id].frame_scores[event_frames(video, kind)]
             if len(scores):
                 found.append((auc_against(scores, normal), float(scores.mean()), video, kind))
     found.sort(key=lambda entry: (-entry[0], -entry[1], entry[2].id))
@@ -80,7 +77,7 @@ def across_classes(detections: Mapping[str, Detection], videos: Sequence[Any], c
 
 
 def median_of_each_class(detections: Mapping[str, Detection], videos: Sequence[Any], most: int) -> list[Pick]:
-    """The median-detected video of each event class, best detected class first (mean AUC of its videos), at most so many.
+    """The median-detected video of each event class, best first, at most so many.
 
     Where a data set has one class, its events themselves, best first.
     """
@@ -89,8 +86,7 @@ def median_of_each_class(detections: Mapping[str, Detection], videos: Sequence[A
         classes.setdefault(pick.kind, []).append(pick)
     if len(classes) < 2:
         return [pick for picks in classes.values() for pick in picks][:most]
-    order = sorted(classes.values(), key=lambda picks: -np.mean([pick.auc for pick in picks]))
-    return [picks[len(picks) // 2] for picks in order][:most]
+    return sorted((picks[len(picks) // 2] for picks in classes.values()), key=lambda pick: (-pick.auc, pick.kind))[:most]
 
 
 def false_alarms(detections: Mapping[str, Detection], videos: Sequence[Any], count: int = 4) -> list[Pick]:
@@ -105,13 +101,25 @@ def false_alarms(detections: Mapping[str, Detection], videos: Sequence[Any], cou
 
 
 def worst_missed(detections: Mapping[str, Detection], videos: Sequence[Any], count: int = 4) -> list[Pick]:
-    """The worst detected events, one a class where there are several, worst first, at the frame of the largest target."""
+    """The worst detected events, one a class where there are several, worst first.
+
+    Each at the frame of its lowest raw score among those in which the target is at least half as large as it gets.
+    """
     chosen: dict[str, Pick] = {}
     ranked = ranked_events(detections, videos)[::-1]
     several = len({pick.kind for pick in ranked}) > 1
     for pick in ranked:
         chosen.setdefault(pick.kind if several else pick.video.id, pick)
-    return [_framed(pick, "missed") for pick in list(chosen.values())[:count]]
+    return [Pick(pick.video, "missed", pick.kind, _lowest(pick, detections[pick.video.id]), pick.auc)
+            for pick in list(chosen.values())[:count]]
+
+
+def _lowest(pick: Pick, detection: Detection) -> int:
+    areas = target_areas(pick.video, pick.kind)
+    if not areas.any():     # no masks
+        areas = event_frames(pick.video, pick.kind).astype(np.int64)
+    shown = 2 * areas >= max(areas.max(), 1)
+    return int(np.where(shown, detection.raw_scores, np.inf).argmin())
 
 
 def frames_along(pick: Pick, count: int = 4) -> list[int]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tvad.checkpoints import read_weights
 from tvad.detection import Detection, Scoring
@@ -20,6 +23,7 @@ from tvad.figures.style import NAMES
 from tvad.language.corpus import load_conversations
 from tvad.language.dialogue import Conversation
 from tvad.language.run import FOLDER as DIALOGUE
+from tvad.metrics.frame import smooth
 from tvad.metrics.text import Answer
 from tvad.params import Phase4, project_root
 from tvad.record import Row, file_hash, latest_rows, read_rows
@@ -103,7 +107,7 @@ class Stored:
 
     @property
     def detections(self) -> dict[str, Detection]:
-        """Detections of the shown split by video id.
+        """Detections of the shown split by video id, smoothed with the run's sigma (the study keeps raw scores).
 
         Raises :class:`MissingPhaseError` where some are missing, naming the first.
         """
@@ -119,11 +123,15 @@ class Stored:
         if folder is None:
             raise self.missing(folders[0], "no stored detections")
         files = [detection_path(folder, video) for video in part.videos]
+        sigma = self.scoring.sigma
         try:
-            return {video.id: Detection.load(file) for video, file in zip(part.videos, files)}, files
+            found = [Detection.load(file) for file in files]
         except CheckpointError as error:
             raise MissingPhaseError(f"{error}. {len(part.videos)} videos of {params.dataset}/{params.split} are wanted; "
                                     f"run: make reproduce PROFILE={params.profile}") from error
+        smoothed = smooth([one.raw_scores for one in found], sigma)
+        pairs = zip(found, smoothed)
+        return {one.video: replace(one, frame_scores=scores.astype(np.float32)) for one, scores in pairs}, files
 
     @property
     def scoring(self) -> Scoring:

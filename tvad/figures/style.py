@@ -35,7 +35,7 @@ _SETTINGS = {
     "pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "tvad", "figure.dpi": 110,
     # No cropping: a figure made 85 or 170 mm wide is 85 or 170 mm wide in the file.
     "image.interpolation": "none", "savefig.dpi": 220, "savefig.bbox": "standard",
-    "figure.constrained_layout.h_pad": 0.02, "figure.constrained_layout.w_pad": 0.02,
+    "figure.constrained_layout.h_pad": 0.03, "figure.constrained_layout.w_pad": 0.02,
 }
 
 
@@ -76,7 +76,7 @@ def _small_png(figure: Figure) -> bytes:
         plain, small = io.BytesIO(), io.BytesIO()
         figure.savefig(plain, format="png", dpi=dots)
         picture = Image.open(plain).convert("RGB")
-        _reduced(picture, colours).save(small, format="PNG", optimize=True)
+        _reduced(picture, colours).save(small, format="PNG", optimize=True, dpi=(dots, dots))
         content = small.getvalue()
         if len(content) <= MOST_BYTES:
             break

@@ -233,11 +233,14 @@ def dropped(page: TalkPage) -> tuple[Figure, str]:
     view = page.view(split, video, start, stop)
     seen = np.flatnonzero(view.masks.any(axis=(1, 2)))
     seen = seen if len(seen) else np.arange(len(view.masks))
-    chosen = seen[np.linspace(0, len(seen) - 1, 4).round().astype(int)]
+    chosen = np.unique(seen[np.linspace(0, len(seen) - 1, 4).round().astype(int)])
     height, width = view.masks.shape[1:]
     figure = canvas(PAGE, PAGE / 4 * height / width + 0.42)
     figure.suptitle(textwrap.shorten(sample["detail"], 130), fontsize=7)
-    for axes, number in zip(figure.subplots(1, 4), chosen):
+    panels = figure.subplots(1, 4)
+    for axes in panels[len(chosen):]:
+        axes.set_visible(False)
+    for axes, number in zip(panels, chosen):
         frame_panel(axes, view.video.frames.read(start + number, start + number + 1)[0], mask=view.masks[number],
                     inches=PAGE / 4)
         axes.set_title(f"frame {number}", pad=2)

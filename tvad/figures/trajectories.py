@@ -31,7 +31,8 @@ _FRAMES = 3             # columns of frames with boxes
 
 @dataclass(frozen=True, eq=False)
 class Passage:
-    """One event of one target: its frames, its true masks, the maps of the detector there, and their agreement.
+    """The frames of one event, the true masks in them (of all anomalous targets: heat on another one is right too), the
+    patches that the detector found, and how well they agree.
 
     ``agreement``: intersection over union of both sums of masks, on the patch grid; a patch counts as true where any of
     its pixels is covered in any frame.
@@ -55,36 +56,38 @@ def trajectories(stored: Stored) -> tuple[Figure, str]:
     places = dict.fromkeys((0, len(passages) // 2, len(passages) - 1))
     height, width = passages[0].video.frames.size
     columns = _FRAMES + 2
-    panel = (PAGE - 0.5) / columns
-    figure = canvas(PAGE, len(places) * (panel * height / width + 0.2) + 0.4)
+    panel = (PAGE - 0.62) / columns
+    figure = canvas(PAGE, len(places) * (panel * height / width + 0.18) + 0.22)
     grid = figure.add_gridspec(len(places), columns)
     for row, (place, why) in enumerate(zip(places, ("best", "median", "worst"))):
         _row(figure, [figure.add_subplot(grid[row, column]) for column in range(columns)], passages[place], why,
              stored.detections[passages[place].video.id], threshold)
     _keys(figure, threshold)
-    return figure, (f"{stored.place}. Of {len(passages)} events whose target travels at least {TRAVELS:.0%} of the "
-                    "picture's width, the best, the median and the worst by agreement of the accumulated masks "
+    return figure, (f"{stored.place}. Of {len(passages)} videos in which a target travels at least {TRAVELS:.0%} of "
+                    "the picture's width, the best, the median and the worst by agreement of the accumulated masks "
                     "(intersection over union on the patch grid, the number at the right). Left: frames evenly spaced over "
-                    "the event, ground truth solid, found regions dashed. Right: masks of all frames of the event laid over "
-                    f"one another, coloured by time; predicted: patches with heat above {threshold:g}, anywhere in the "
-                    "picture.")
+                    "the event, ground truth solid, found regions dashed. Right: masks of all frames of the event laid "
+                    "over one another, coloured by time, of every anomalous target; predicted: patches with heat above "
+                    f"{threshold:g}, anywhere in the picture.")
 
 
 def ranked_passages(videos: Sequence[Any], detections: dict[str, Detection], threshold: float) -> list[Passage]:
-    """Events of targets that travel, best agreement first; of equals by name.
+    """Events of targets that travel, one a video (the longest), best agreement first; of equals by name.
 
     An event lasts from its target's first to its last labelled frame under one class.
     """
     found = []
     for video in videos:
-        if video.masks is None:
-            continue
+        spans = {}
         for kind, target in dict.fromkeys((event.kind, event.target) for event in video.events):
-            spans = [event for event in video.events if (event.kind, event.target) == (kind, target)]
-            start, stop = min(event.start for event in spans), max(event.stop for event in spans)
+            own = [event for event in video.events if (event.kind, event.target) == (kind, target)]
+            start, stop = min(event.start for event in own), max(event.stop for event in own)
             if stop - start >= _LEAST and _travels(video, target, start, stop):
-                found.append(_passage(video, kind, target, (start, stop), detections[video.id], threshold))
-    return sorted(found, key=lambda one: (-one.agreement, one.video.id, one.kind))
+                spans[kind, target] = (start, stop)
+        if spans and video.masks is not None:
+            (kind, _), span = max(spans.items(), key=lambda entry: entry[1][1] - entry[1][0])
+            found.append(_passage(video, kind, span, detections[video.id], threshold))
+    return sorted(found, key=lambda one: (-one.agreement, one.video.id))
 
 
 def _travels(video: Any, target: int, start: int, stop: int) -> bool:
@@ -99,10 +102,9 @@ def _travels(video: Any, target: int, start: int, stop: int) -> bool:
     return float(np.linalg.norm(np.ptp(middles, axis=0))) >= TRAVELS * video.frames.size[1]
 
 
-def _passage(video: Any, kind: str, target: int, span: tuple[int, int], detection: Detection, threshold: float) -> Passage:
+def _passage(video: Any, kind: str, span: tuple[int, int], detection: Detection, threshold: float) -> Passage:
     start, stop = span
-    masks = video.masks(start, stop)
-    masks = masks == target if target else masks > 0
+    masks = video.masks(start, stop) > 0
     heat = detection.heatmap[start:stop] > threshold
     truth = patches_of(masks.any(0), heat.shape[1:])
     hit = heat.any(0)
@@ -146,10 +148,12 @@ def _row(figure: Figure, panels: Sequence[Axes], passage: Passage, why: str, det
         for box in regions_from_heatmap(detection.heatmap[frame:frame + 1], thresholds=(threshold,),
                                         scale=detection.scale).box:
             _box(axes, box, ORANGE, "--")
-        y, x = np.nonzero(passage.masks[place])
-        _box(axes, (x.min(), y.min(), x.max(), y.max()), TRUTH, "-")
-        axes.set_title(f"{frame / passage.video.frames.fps:.1f} s", pad=2)
-    panels[0].set_ylabel(f"{why}: {plain_name(passage.kind)}\n{place_of(passage.video)}", labelpad=2)
+        tracks = passage.video.tracks
+        for box in tracks.box[tracks.frame == frame]:
+            _box(axes, box, TRUTH, "-")
+        where = "" if number else f"{place_of(passage.video)}, "
+        axes.set_title(f"{where}{frame / passage.video.frames.fps:.1f} s", pad=2)
+    panels[0].set_ylabel(f"{why}:\n{plain_name(passage.kind)}", labelpad=2, linespacing=1.05)
     middle = frame_at(passage.video, int(passage.frames[len(passage.frames) // 2]))
     for axes, masks, name in ((panels[-2], passage.masks, "ground truth"),
                               (panels[-1], passage.found, f"predicted, {passage.agreement:.2f}")):

@@ -112,11 +112,12 @@ def link(
     *,
     max_gap: int,
     least_area: int,
+    pieces_belong: bool = True,
 ) -> list[Target]:
     """Targets out of the blobs of each frame.
 
-    With ``labels`` (the label map of the blobs) blobs may be pieces of a target or hold several; without, each blob is
-    one target's.  The rest as in ``tracks_from_binary``.
+    With ``labels`` (the label map of the blobs) blobs may be pieces of a target (not so with ``pieces_belong`` False) or
+    hold several; without, each blob is one target's.  The rest as in ``tracks_from_binary``.
     """
     live: list[Target] = []
     done: list[Target] = []
@@ -139,7 +140,8 @@ def link(
             live += [_found(frame, [blobs[index]], None) for index in free]
             continue
         pieces = {row: [index] for row, index in chosen.items()}
-        free = _give_pieces(live, blobs, pieces, free)
+        if pieces_belong:
+            free = _give_pieces(live, blobs, pieces, free)
         holders = _sharing(live, predicted, blobs, chosen, frame)
         for row, owned in pieces.items():
             if row not in holders:
@@ -147,7 +149,7 @@ def link(
         for rows in _groups(holders):
             owned = [blobs[index] for row in rows for index in pieces.get(row, ())]
             _divide([live[row] for row in rows], [predicted[row] for row in rows], frame, owned, labels[frame])
-        live += _births(live, blobs, free, frame, least_area)
+        live += _births(live, blobs, free, frame, least_area, merging=pieces_belong)
     return done + live
 
 
@@ -314,10 +316,10 @@ def split(labels: np.ndarray, parts: tuple[int, ...], within: Box, boxes: list[B
     return found
 
 
-def _births(live: list[Target], blobs: list[Blob], free: list[int], frame: int, least_area: int) -> list[Target]:
-    """New targets out of free blobs; those that nearly touch, or small ones beside large ones, are one."""
-    groups: list[list[Blob]] = [[blobs[index]] for index in sorted(free, key=lambda index: -blobs[index].area)]
-    merged = True
+def _births(live: list[Target], blobs: list[Blob], free: list[int], frame: int, least_area: int, *,
+            merging: bool) -> list[Target]:
+    """New targets out of free blobs; if ``merging``, those that nearly touch, or small ones beside large ones, are one."""
+    groups, merged = [[blobs[index]] for index in sorted(free, key=lambda index: -blobs[index].area)], merging
     while merged and len(groups) > 1:
         merged = False
         for one, two in combinations(range(len(groups)), 2):

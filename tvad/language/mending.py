@@ -20,6 +20,10 @@ _NEAR = 0.6     # own lengths within which a piece is still beside its parent
 _FLIGHT = 0.4   # own lengths a frame at which a thing flies
 _ALIKE, _STRANGE = 2.5, 0.7  # most ratio of areas, and distance in diagonals, of one target before and after hiding
 _ROLL = 20      # frames that a thrown thing may be out of sight before it lies
+_LONG = 60      # frames of hiding after which one who stayed about where he was is still taken for himself
+_FLOWN = 12     # frames after which a thing that was thrown lies
+LEAST_STILL = 4  # frames from which a thing is known to lie
+_SAME = 1.5     # most ratio of areas, and of heights, before and after so long a hiding
 
 
 def stitch(targets: list[Target], *, max_gap: int) -> list[Target]:
@@ -29,10 +33,11 @@ def stitch(targets: list[Target], *, max_gap: int) -> list[Target]:
     for early in targets:
         for late in targets:
             hidden = late.frames[0] - early.frames[-1] - 1
-            if 0 <= hidden <= max_gap and min(len(early.frames), len(late.frames)) >= 3:
-                away = _estrangement(early, late)
-                if away <= _STRANGE:
-                    pairs.append((away, late.frames[0], early, late))
+            if min(len(early.frames), len(late.frames)) < 3 or not 0 <= hidden <= max(max_gap, bool(max_gap) * _LONG):
+                continue
+            away = _estrangement(early, late) if hidden <= max_gap else _absence(early, late)
+            if away <= _STRANGE:
+                pairs.append((away + (hidden > max_gap), late.frames[0], early, late))  # the short hiding first
     ended, begun = [], []
     for _, _, early, late in sorted(pairs, key=lambda pair: pair[:2]):
         if not any(early is one for one in ended) and not any(late is one for one in begun):
@@ -41,7 +46,7 @@ def stitch(targets: list[Target], *, max_gap: int) -> list[Target]:
     gone = {}
     for early, late in sorted(zip(ended, begun), key=lambda pair: pair[1].frames[0]):
         first = gone.get(id(early), early)
-        _join(first, late)
+        join(first, late)
         first.shared |= late.shared
         first.sides, first.velocity, first.unusual = late.sides, late.velocity, late.unusual
         gone[id(late)] = first
@@ -70,6 +75,20 @@ def _estrangement(early: Target, late: Target) -> float:
     return float(np.hypot(*(points[0] - points[1]))) / float(diagonal)
 
 
+def _absence(early: Target, late: Target) -> float:
+    """The same for one hidden for long, who may have paced about: how far from where he was last seen he comes out, in
+    what he may have strayed; infinite where he looks another."""
+    before, after = (np.median(np.array(target.boxes[part], float), axis=0)
+                     for target, part in ((early, slice(-5, None)), (late, slice(0, 5))))
+    areas = [float(np.median(target.areas[part])) for target, part in ((early, slice(-5, None)), (late, slice(0, 5)))]
+    (wide, high), (other_wide, other_high) = geometry.sides(before), geometry.sides(after)
+    if max(areas) > _SAME * min(areas) or max(high, other_high) > _SAME * min(high, other_high):
+        return np.inf
+    diagonal = (np.hypot(wide, high) + np.hypot(other_wide, other_high)) / 2
+    stray = 1 + (late.frames[0] - early.frames[-1]) / _LONG
+    return _STRANGE * _distance(before, after) / float(diagonal * stray)
+
+
 def give_back(targets: list[Target]) -> list[Target]:
     """Join to their parents what came out of them and was small and short-lived, or never left them."""
     kept, pieces = [], []
@@ -79,7 +98,7 @@ def give_back(targets: list[Target]) -> list[Target]:
         parent = target.whole or target.parent
         if parent is not None and (target.whole is parent or _belongs(target, parent)):
             pieces.append((parent, Target(target.frames, target.boxes, target.areas, target.parts, target.sides)))
-            _join(parent, target)
+            join(parent, target)
             for other in targets:
                 for name in ("parent", "whole"):
                     if getattr(other, name) is target:
@@ -89,8 +108,9 @@ def give_back(targets: list[Target]) -> list[Target]:
     for target in list(kept):
         owner = next((parent for parent, piece in pieces
                       if any(parent is one for one in kept) and _lies_where_landed(target, parent, piece)), None)
+        owner = owner or next((parent for parent in kept if parent is not target and _shares_fate(target, parent)), None)
         if owner is not None:
-            _join(owner, target)
+            join(owner, target)
             kept = [other for other in kept if other is not target]
     return kept
 
@@ -123,6 +143,8 @@ def _belongs(target: Target, parent: Target) -> bool:
     most = 0.8 * len(target.frames)
     touching = sum(geometry.gap(one, two) <= 2 for one, two in pairs)
     if share < _SMALL and (touching >= most or _comes_to_rest(target)):
+        return True
+    if share < _PART and _flies(target) and lies_still(target, after=_FLOWN):
         return True
     if len(pairs) >= 0.5 * len(target.frames) and touching >= 0.8 * len(pairs) and _travel_together(pairs):
         return True
@@ -167,10 +189,30 @@ def _lies_where_landed(target: Target, parent: Target, piece: Target) -> bool:
         return False
     diagonal = float(np.hypot(*geometry.sides(target.boxes[0])))
     area, flying = float(np.median(target.areas)), float(np.median(piece.areas))
-    small = area < _SMALL * np.median(parent.areas) and 0.5 <= area / flying <= 2
+    small = area < _PART * np.median(parent.areas) and 0.5 <= area / flying <= 2
     still = _distance(target.boxes[0], target.boxes[-1]) <= diagonal
     flew = _distance(piece.boxes[0], piece.boxes[-1]) > diagonal
     return bool(small and still and flew and _distance(piece.boxes[-1], target.boxes[0]) <= 4 * diagonal)
+
+
+def _shares_fate(target: Target, parent: Target) -> bool:
+    """Whether a thing that lies is seen only while another is, and comes or goes in the very frame in which that comes
+    back or goes: the ball of a thrower whose mask is there while he throws."""
+    start, stop = target.frames[0], target.frames[-1]
+    if float(np.median(target.areas)) >= _PART * float(np.median(parent.areas)) or not lies_still(target):
+        return False
+    seen, begun = set(parent.frames), parent.frames[0]
+    if not seen.issuperset(target.frames):
+        return False
+    comes = start > begun and start - 1 not in seen
+    goes = stop < parent.frames[-1] and stop + 1 not in seen
+    return comes or goes
+
+
+def lies_still(target: Target, *, after: int = 0) -> bool:
+    """Whether it is, ``after`` frames from its first, a thing that lies: people breathe, things do not."""
+    boxes = [box for frame, box in zip(target.frames, target.boxes) if frame >= target.frames[0] + after]
+    return len(boxes) >= LEAST_STILL and float(np.ptp(np.array(boxes), axis=0).max()) <= 2
 
 
 def _distance(one: Box, two: Box) -> float:
@@ -178,7 +220,8 @@ def _distance(one: Box, two: Box) -> float:
     return float(np.hypot(x - other_x, y - other_y))
 
 
-def _join(parent: Target, target: Target) -> None:
+def join(parent: Target, target: Target) -> None:
+    """Make ``target`` a part of ``parent``, in the frames of both."""
     rows = {frame: (box, area, parts)
             for frame, box, area, parts in zip(parent.frames, parent.boxes, parent.areas, parent.parts)}
     for frame, box, area, parts in zip(target.frames, target.boxes, target.areas, target.parts):

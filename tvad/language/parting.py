@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from tvad.language.circling import Turn, turn_of
 from tvad.language.counting import LEAST, View, gap_between, people_in, views_of
 from tvad.language.geometry import Box
 from tvad.language.linking import Target
@@ -28,6 +29,9 @@ def part_people(target: Target, labels: Int[np.ndarray, "n h w"]) -> list[Target
     borders = [(np.zeros(len(views), int), every)]
     borders += [_column(views, place / count, reach=0.5 / count) for place in range(1, count)]
     borders += [(np.array([view.pixels.shape[1] for view in views]), every)]
+    turn = turn_of(views) if count == 2 else None
+    if turn is not None:
+        return _circling(target, views, borders[1][0], turn)
     people = []
     for (left, left_seen), (right, right_seen) in zip(borders, borders[1:]):
         told = left_seen & right_seen
@@ -36,6 +40,20 @@ def part_people(target: Target, labels: Int[np.ndarray, "n h w"]) -> list[Target
         boxes = {view.frame: _box(view, start, stop) for view, start, stop, use in zip(views, left, right, told) if use}
         people.append(_person(target, {frame: box for frame, box in boxes.items() if box is not None}))
     return people
+
+
+def _circling(target: Target, views: Sequence[View], column: Int[np.ndarray, "n"], turn: Turn) -> list[Target]:
+    """Two who change sides, the one first who begins at the left; each reaches from his side of the blob as far as the
+    distance between them leaves, so that their boxes lie one upon the other while one stands before the other."""
+    found: list[dict[int, Box]] = [{}, {}]
+    for view, cut, changed, apart in zip(views, column.tolist(), turn.changed, turn.apart):
+        wide = view.pixels.shape[1]
+        reach = round(min(wide, max(wide / 2, wide - apart)))
+        sides = (_box(view, 0, max(cut, reach)), _box(view, min(cut, wide - reach), wide))
+        for seen, box in zip(found, sides[::-1] if changed else sides):
+            if box is not None:
+                seen[view.frame] = box
+    return [_person(target, seen) for seen in found]
 
 
 def _column(views: Sequence[View], share: float, *, reach: float) -> tuple[Int[np.ndarray, "n"], Bool[np.ndarray, "n"]]:

@@ -18,6 +18,7 @@ from tvad.errors import TvadError
 from tvad.language.linking import Blob, Target, link
 from tvad.language.mending import divide_before, give_back, stitch
 from tvad.language.parting import part_people
+from tvad.language.ungluing import unglue
 from tvad.metrics.components import label_frames
 from tvad.metrics.region import GroundTruthTracks
 
@@ -155,7 +156,9 @@ def targets_of_binary(masks: Bool[np.ndarray, "n h w"], *, max_gap: int = MAX_GA
     frames: list[list[Blob]] = [[] for _ in range(len(masks))]
     for label, (frame, *rest) in enumerate(table.tolist(), start=1):
         frames[frame].append(Blob(*rest, label))
-    targets = give_back(stitch(link(frames, labels, max_gap=max_gap, least_area=least_area), max_gap=max_gap))
+    targets = link(frames, labels, max_gap=max_gap, least_area=least_area)
+    targets = unglue(targets, frames, labels, max_gap=max_gap, least_area=least_area)
+    targets = give_back(stitch(targets, max_gap=max_gap))
     for target in targets:
         divide_before(target, labels)
     return targets, labels

@@ -8,8 +8,8 @@ formula was written without theirs and differs.
 Latency-aware AP (``latency_ap``): as the threshold falls over all scores, precision P is taken over frames (anomalous
 among raised ones) and recall R over events, where an event raised after d seconds counts max(0, 1 - d / patience).  R
 never falls while the threshold does, so the step sum of P dR is an average precision: 1 for scores that rise at once
-with every event and stay low elsewhere; the base rate of anomalous frames for a constant score; 0 for events raised
-only after ``patience``, 3 seconds here.
+with every event and stay low elsewhere; the base rate of anomalous frames for a constant score, and for one that rises
+only after ``patience`` (3 seconds here), since what is left to earn is earned when everything is raised.
 
 False alarms (``operating_point``): the threshold is the highest at which the wanted share of events is raised at all.
 A false alarm is a run of raised normal frames; pauses of at most a second do not end it, an event does, and it counts

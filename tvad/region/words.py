@@ -1,6 +1,6 @@
 """What the worded encoder can say: fields of a target's story, each a choice between a few words of the dialogue set.
 
-A field is spoken as a fixed number of tokens; a word of fewer leaves the rest empty (zero vectors), one of more is cut.
+A field is spoken as a fixed number of tokens; a word of fewer leaves full stops behind it, one of more is cut.
 """
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-NOTHING = "none"
+NOTHING = ABSENT = "none"
 
 
 @dataclass(frozen=True)
 class Field:
-    """``words`` to choose from, spoken in ``length`` tokens; ``seen``: told by what is seen, not by the map alone."""
+    """``words`` to choose from, spoken in ``length`` tokens; ``place``: it is of the path; ``seen``: told by what is seen,
+    not by the map alone."""
 
     name: str
     words: tuple[str, ...]
     length: int = 1
+    place: bool = False
     seen: bool = False
 
     def number(self, word: str) -> int:
@@ -30,49 +32,58 @@ class Field:
 
 
 _PLACES = ("top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right")
-_COLOURS = (NOTHING, "black", "white", "grey", "dark", "light", "red", "blue", "green", "yellow", "orange", "brown", "purple",
-            "pink")
-THERE = Field("there", ("none", "it"))
+_COLOURS = (NOTHING, "black", "white", "grey", "dark", "light", "red", "blue", "green", "yellow", "orange", "brown",
+            "purple", "pink")
+_MOTIONS = ("pushing", "riding", "driving", "gliding", "fighting", "running", "jumping", "falling", "lying", "throwing",
+            "pacing", "standing", "walking")
+_THINGS = (NOTHING, "bicycle", "motorcycle", "scooter", "hand truck", "stroller", "skateboard", "car", "van", "cart",
+           "ball", "bag", "box")
+THERE = Field("there", (ABSENT, "it"))
+SUBJECT, FILL = "It", "."
+ORDINALS = ("first", "second", "third", "fourth")       # stand for the subject where several things are there
+VERDICT = Field("verdict", ("No", "Yes"), 2)
 STORY: tuple[Field, ...] = (
     THERE,
-    Field("begins", ("starts", "appears", "enters")),
-    Field("from", _PLACES, 2),
-    Field("way", ("stays", *(place for place in _PLACES if place != "middle")), 2),
-    Field("ends", ("stays", "leaves", "disappears")),
-    Field("to", _PLACES, 2),
-    Field("motion", ("pushing", "riding", "driving", "gliding", "fighting", "running", "jumping", "falling", "lying",
-                     "throwing", "pacing", "standing", "walking"), 2, True),
-    Field("top", _COLOURS, 1, True),
-    Field("bottom", _COLOURS, 1, True),
-    Field("colour", _COLOURS, 1, True),
-    Field("thing", (NOTHING, "bicycle", "motorcycle", "scooter", "hand truck", "stroller", "skateboard", "car", "van", "cart",
-                    "ball", "bag", "box"), 2, True),
+    Field("begins", ("starts", "appears", "enters"), place=True),
+    Field("from", _PLACES, 2, place=True),
+    Field("way", ("stays", *(place for place in _PLACES if place != "middle")), 2, place=True),
+    Field("ends", ("stays", "leaves", "disappears"), place=True),
+    Field("to", _PLACES, 2, place=True),
+    Field("motion", _MOTIONS, 2, seen=True),
+    Field("top", _COLOURS, seen=True),
+    Field("bottom", _COLOURS, seen=True),
+    Field("colour", _COLOURS, seen=True),
+    Field("thing", _THINGS, 2, seen=True),
 )
-VERDICT = Field("verdict", ("No", "Yes"))
+
+
+# What is said of a thing, word by word, as texts of the language model's schooling say it (``pretrain.reports``).
+SENTENCES: tuple[str | Field, ...] = tuple(
+    next((field for field in STORY if f"{{{field.name}}}" == word), word) for word in (
+        "It is a person in a {top} top and {bottom} trousers {motion} a {colour} {thing} . It is {motion} . It comes from "
+        "the {from} . It goes to the {to} . It {begins} at the {from} , moves towards the {way} , {ends} in view at the "
+        "{to} .").split())
 
 
 def story(target: Mapping[str, str]) -> dict[str, str]:
     """The words of a target as a conversation holds it (``targets``): those fields of which something is known."""
     first, *legs, last = target["trajectory"].split(", ")
-    said = {"there": "it", "begins": first.split()[0], "from": target["from"], "ends": last.split()[0], "to": target["to"],
-            "motion": target.get("motion", "").split(",")[0].split(" ")[0], "top": target.get("top"),
-            "bottom": target.get("bottom"), "colour": target.get("object_colour"), "thing": _thing(target.get("object"))}
-    if legs:
-        said["way"] = legs[0].split(" the ")[-1]
+    said = {"there": "it", "begins": first.split()[0], "from": target["from"], "way": legs[0].split(" the ")[-1],
+            "ends": last.split()[0], "to": target["to"], "motion": target.get("motion", "").split(",")[0].split(" ")[0],
+            "top": target.get("top"), "bottom": target.get("bottom"), "colour": target.get("object_colour"),
+            "thing": target.get("object", "").split(" with ")[0]}
     return {name: word for name, word in said.items() if word}
 
 
-def _thing(said: str | None) -> str | None:
-    return said.split(" with ")[0] if said else said
+def table(words: Sequence[str], length: int, tokenizer: Any, rows: Float[Tensor, "v d"]) -> Float[Tensor, "k l d"]:
+    """What each word is as ``length`` tokens of input of the language model: rows of its embedding, as in a sentence."""
+    def ids(word: str) -> list[int]:
+        text = word if word[0].isupper() or not word[0].isalpha() else f" {word}"
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
 
-
-def table(field: Field, tokenizer: Any, rows: Float[Tensor, "v d"], *, capital: bool = False) -> Float[Tensor, "k l d"]:
-    """What each word of a field is as input of the language model: rows of its embedding, as within a sentence."""
-    made = torch.zeros(len(field.words), field.length, rows.shape[1])
-    for number, word in enumerate(field.words):
-        ids = tokenizer(word if capital else f" {word}", add_special_tokens=False)["input_ids"][:field.length]
-        made[number, :len(ids)] = rows[ids].detach().float().cpu()
-    return made
+    fill = ids(FILL)[:1]
+    chosen = [(ids(word) + fill * length)[:length] for word in words]
+    return torch.stack([rows[own].detach().float().cpu() for own in chosen])
 
 
 def numbers(stories: Sequence[Mapping[str, str]], field: Field) -> list[int]:
