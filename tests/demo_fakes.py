@@ -10,7 +10,7 @@ from tvad.errors import VideoError
 from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.queries.heatmap import EventHeatmapDecoder
 from tvad.queries.words import EventBook
-from tvad.widgets.footage import Opened
+from tvad.widgets.footage import Offer, Opened
 from tvad.widgets.models import Models
 
 WORDS = {"car": ("car", "van"), "bicycle": ("bicycle", "bike")}
@@ -82,3 +82,6 @@ def no_weights(*_, **__) -> Models:
     return Models(no_detector="There are no weights in runs/tiny/phase1 yet. In a terminal, run: make reproduce")
 
 
+def offers(_=None):
+    """Two videos, the first with a labelled interval, and no trouble."""
+    return [Offer("one", lambda: opened().frames, lambda: ((10, 20),)), Offer("two", lambda: opened(n=16).frames)], ""

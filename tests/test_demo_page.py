@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import pytest
-from demo_fakes import models, no_weights, opened
+from demo_fakes import models, no_weights, offers
 from training_fakes import SIZE
 from video_samples import scene, write_video
 
@@ -15,19 +15,10 @@ from tvad.widgets.page import DemoPage
 from tvad.widgets.worker import Worker
 
 
-def offers(_):
-    return [Offer("one", lambda: opened().frames, lambda: ((10, 20),)), Offer("two", lambda: opened(n=16).frames)], ""
-
-
 def page_of(load=lambda *_, **__: models(), offer=offers) -> DemoPage:
     page = DemoPage(Demo(), load=load, offer=offer, threaded=False)
     page.worker.drain()
     return page
-
-
-def page_of_fakes() -> DemoPage:
-    """As a visitor has it, with its own thread; the browser's test shows it."""
-    return DemoPage(Demo(), load=lambda *_, **__: models(), offer=offers)
 
 
 def test_the_page_is_up_before_the_model_and_then_shows_the_first_video_scored():

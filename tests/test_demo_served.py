@@ -20,14 +20,25 @@ from tvad.widgets.screenshots import browser_page, served, small_png
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-WAIT = 240_000      # milliseconds: two busy cores import for a while
-# A page over the fakes of the tests, so that the browser waits for no training.
+WAIT = 600_000      # milliseconds: two busy cores import for a while
+# A page over the fakes of the tests, so that the browser waits for no training; heavy imports wait, as in the demo.
 FAKE = """
 import sys
+
+from tvad.params.demo import Demo
+from tvad.widgets.page import DemoPage
+
 sys.path.insert(0, {tests!r})
-from test_demo_page import page_of_fakes
-page = page_of_fakes()
-page.root
+
+def load(*_, **__):
+    from demo_fakes import models
+    return models()
+
+def offer(_):
+    from demo_fakes import offers
+    return offers(_)
+
+DemoPage(Demo(), load=load, offer=offer).root
 """
 
 
@@ -92,7 +103,7 @@ def test_no_file_is_served_no_foreign_name_answered_and_no_code_run(address, tmp
     assert status(address, "/", Host="evil.example") == 403
     with urllib.request.urlopen(address + "/", timeout=240) as reply:
         page = reply.read().decode()
-    assert "page_of_fakes" not in page and "frame-ancestors 'self'" in reply.headers["Content-Security-Policy"]
+    assert "demo_fakes" not in page and "frame-ancestors 'self'" in reply.headers["Content-Security-Policy"]
     kernel = page.partition('"kernelId": "')[2].partition('"')[0]
     assert len(kernel) == 36
     marker = tmp_path / "code-ran"
@@ -120,7 +131,7 @@ def test_a_visitor_plays_finds_asks_and_takes_away(address, tmp_path):
         hosts, faults = set(), []
         page.on("response", lambda reply: hosts.add(reply.url.split("/")[2]) if reply.url.startswith("http") else None)
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.goto(address, timeout=WAIT)
+        page.goto(address, timeout=WAIT, wait_until="commit")
         state = page.locator(".tv-state")
         api.expect(state).to_have_text("40 frames scored", timeout=WAIT)
         first = page.locator(".tv-picture").get_attribute("src")

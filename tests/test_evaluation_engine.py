@@ -31,6 +31,7 @@ from tvad.evaluation.scoring import load_detections, score_dataset
 from tvad.metrics import macro_auc, micro_auc, smooth
 from tvad.metrics.text import Answer, score_text
 from tvad.record import read_rows
+from tvad.study.answers import write_answers
 from tvad.training.phase1 import Phase1Config, untrained_decoder
 
 PED2 = Place.parse("ucsd_ped2/test")
@@ -254,6 +255,17 @@ def test_calibration_of_answers():
     measures = {one.name: one for one in answer_measures(said, CELL)}
     assert measures["ece"].value == pytest.approx(found.ece) and measures["brier"].value == pytest.approx(found.brier)
     assert measures["ece"].n == 8 and answer_measures([replace(one, probability=None) for one in said], CELL) == []
+
+
+def test_answers_from_files_are_calibrated_and_compared(tmp_path, capsys):
+    for name, right in (("full", range(8)), ("other", (0, 2, 3))):
+        write_answers(tmp_path / f"{name}.jsonl", answers(right))
+    assert command.main(["answers", str(tmp_path / "full.jsonl"), "--against", str(tmp_path / "other.jsonl"),
+                         "--against-variant", "no-rae", "--output", str(tmp_path)]) == 0
+    assert "yes_no_accuracy +0.6250 difference, n 4" in capsys.readouterr().out
+    found = read_measures(tmp_path / "measures.jsonl")
+    assert [one.name for one in found] == ["ece", "brier", "yes_no_accuracy", "bleu4_target"]
+    assert found[-1].against == "t-vad/no-rae" and found[-1].split == "test"
 
 
 def test_stored_detections_are_read_without_their_detector(tmp_path):

@@ -2,17 +2,19 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from training_fakes import FakeBackbone, toy_split
 
 from tvad.errors import DatasetError
-from tvad.evaluation.leak import LeakSettings, clip_of, joined, leak_study, random_split
+from tvad.evaluation.leak import LeakSettings, clip_of, joined, leak_study, matched, random_split
 from tvad.evaluation.rows import Cell, evaluate
 from tvad.metrics import micro_auc, pixel_auroc
 from tvad.record import read_rows
 from tvad.training.phase1 import Phase1Config
+from tvad.training.targets import choose_pairs, pair_labels
 
 SETTINGS = LeakSettings(frames=8, stride=4, pairs_per_clip=2, steps=12, samples=20)
 CONFIG = Phase1Config(batch_size=8, hidden_width=8, patches_per_pair=24, learning_rate=1e-2)
@@ -61,7 +63,8 @@ def test_both_protocols_are_trained_and_measured_on_the_same_clips(tmp_path):
     held_out = random_split(source, SETTINGS).held_out
     assert {row.n for row in rows if row.metric == "micro_auc" and row.event is None} == {8 * len(held_out)}
     told = {one.name: one.value for one in measures}
-    assert told["leak_pairs_random-clips"] == told["leak_pairs_scene-disjoint"] == 2 * 12
+    assert told["leak_pairs_random-clips"] == told["leak_pairs_scene-disjoint"] <= 2 * 12
+    assert abs(told["leak_anomalous_pairs_random-clips"] - told["leak_anomalous_pairs_scene-disjoint"]) <= 2
     assert told["leak_touched_by_training"] == random_split(source, SETTINGS).touched
     means = [np.mean([row.value for row in rows if (row.protocol, row.metric, row.event) == (protocol, "micro_auc", None)])
              for protocol in ("random-clips", "scene-disjoint")]
@@ -71,6 +74,20 @@ def test_both_protocols_are_trained_and_measured_on_the_same_clips(tmp_path):
     again, _ = leak_study(backbone, **shared)
     assert backbone.seen == seen and [row.value for row in again] == [row.value for row in rows]
     assert len(read_rows(tmp_path / "leak" / "rows.jsonl")) == len(rows)
+
+
+def test_training_clips_are_matched_to_the_other_sides_share_of_anomalies():
+    split, others = random_split(toy_split("t", 8), SETTINGS), toy_split("a", 12)
+    config = replace(CONFIG, pairs_per_video=2)
+    chosen = matched(split.train, others, config)
+
+    def anomalous(videos):
+        return np.mean([pair_labels(video)[list(choose_pairs(video, 2, seed=0))].mean() for video in videos])
+    assert len(chosen) <= 12 and [clip.id for clip in chosen] == [clip.id for clip in split.train if clip in chosen]
+    assert abs(anomalous(chosen) - anomalous(others)) < abs(anomalous(split.train) - anomalous(others)) + 1e-9
+    assert anomalous(chosen) == pytest.approx(anomalous(others), abs=0.1)
+    normal = [video for video in others if not video.labels.any()]
+    assert not np.concatenate([clip.labels for clip in matched(split.train, normal, config)]).any()
 
 
 def test_joined_clips_measure_as_if_one_after_the_other():

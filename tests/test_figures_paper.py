@@ -193,6 +193,9 @@ def test_best_median_and_worst_conversations_are_shown_and_a_normal_one(root):
     assert shares[0] >= shares[1] >= shares[2] and shares[2] < 1 and not found[3][1].talk.anomalous
     alone = [one for one in talks if one.anomalous][:1]
     assert [why for why, _ in exchanges.picked(exchanges.joined(toys.answers(alone), alone))] == ["best"]
+    assert exchanges.places_said("From the top left.") == ["top-left"]
+    assert exchanges.places_said("First, from the top left; second, from the top.") == ["top-left", "top"]
+    assert exchanges.places_said("Nowhere.") == exchanges.places_said("The top, the bottom.") == [""]
     assert exchanges.middle_of("top-right", (60, 90)) == (75, 10) and exchanges.middle_of("middle", (60, 90)) == (45, 30)
 
 

@@ -98,6 +98,13 @@ def test_nonsense_is_a_drop_that_shows_the_answers(change, reason):
     assert isinstance(said, Drop) and said.reason == reason and repr(list(change.values())[0]) in said.detail
 
 
+@pytest.mark.parametrize("answer", [None, 7, ["a car"]])
+def test_what_is_no_text_says_nothing(answer):
+    view = ToyVideo().view()
+    said = CaptionedAppearance(lambda picture, question: answer, frames=2).of(view, the_track(view))
+    assert isinstance(said, Drop) and said.reason == "captioner: no class" and said.detail.endswith("answers ['', '']")
+
+
 def test_a_random_model_of_the_hub_class_gives_a_drop_and_no_sentence(tmp_path):
     import torch
     from transformers import Qwen2_5_VLForConditionalGeneration

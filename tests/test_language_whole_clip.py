@@ -121,7 +121,7 @@ def test_what_lies_there_whenever_a_thrower_is_seen_is_his():
         return tracks_from_binary(masks)
 
     (track,) = thrown(False)
-    assert track.boxes[-1].tolist() == [20, 10, 67, 50] and len(track) == 40
+    assert track.boxes[-1].tolist() == [21, 10, 67, 50] and len(track) == 40
     assert len(thrown(True)) == 2
 
 

@@ -53,10 +53,9 @@ def turn_cost(model: TVAU, clip: Clip, *, rounds: int = 5, limit: int = 24) -> T
     talk.ask(QUESTION, limit=limit)
     encode, first, turn, said = [], [], [], ""
     for _ in range(rounds):
-        encode.append(_seconds(lambda: model.converse(clip))[0])
-        one, other = talk.fork(), talk.fork()
-        first.append(_seconds(lambda: one.ask(LATER, limit=1))[0])
-        spent, said = _seconds(lambda: other.ask(LATER, limit=limit))
+        encode.append(_seconds(model.converse, clip)[0])
+        first.append(_seconds(talk.fork().ask, LATER, limit=1)[0])
+        spent, said = _seconds(talk.fork().ask, LATER, limit=limit)
         turn.append(spent)
     again = model.converse(clip)
     again.ask(QUESTION, limit=limit)
@@ -65,9 +64,9 @@ def turn_cost(model: TVAU, clip: Clip, *, rounds: int = 5, limit: int = 24) -> T
                     again.ask(LATER, limit=limit) == said)
 
 
-def _seconds(work: Callable[[], Any]) -> tuple[float, Any]:
+def _seconds(work: Callable[..., Any], *given: Any, **options: Any) -> tuple[float, Any]:
     began = time.process_time()
-    result = work()
+    result = work(*given, **options)
     return time.process_time() - began, result
 
 

@@ -18,7 +18,7 @@ _HELP = {
     "score": "score detectors on places; rows and measures into the output folder",
     "compare": "paired differences of scored detectors: the first less each of the others",
     "study": "scenes, alarms and paired differences of what the study has scored, without a model",
-    "answers": "calibration of the yes/no answers in a file of phase 2",
+    "answers": "calibration of the yes/no answers in a file of phase 2, and paired differences to another file",
     "cost": "parameters, operations, speed and memory of a detector on this machine",
     "leak": "train and measure one decoder under a random split of clips and under a scene-disjoint one",
     "tables": "every table as CSV, Markdown and LaTeX, from rows and measures alone",
@@ -56,6 +56,9 @@ def parser() -> argparse.ArgumentParser:
     each["cost"].add_argument("--speaker", metavar="FOLDER", help="what phase 2 left, for the sizes of RAE and LoRA")
     each["answers"].add_argument("file", type=Path)
     each["answers"].add_argument("--variant", default="full")
+    each["answers"].add_argument("--against", type=Path, metavar="FILE", help="answers of another variant to the same "
+                                                                              "questions")
+    each["answers"].add_argument("--against-variant", default="other", metavar="NAME")
     each["answers"].add_argument("--on", default=STANDARD[0], metavar="DATASET/SPLIT")
     each["answers"].add_argument("--seed", type=int, default=0)
     each["leak"].add_argument("--videos", type=int, default=0, metavar="N", help="cut N test videos, evenly spaced; 0: all")
@@ -163,6 +166,7 @@ def _study(given: argparse.Namespace, root: Path) -> None:
 
 
 def _answers(given: argparse.Namespace, root: Path) -> None:
+    from tvad.evaluation.compare import answer_differences
     from tvad.evaluation.details import answer_measures
     from tvad.evaluation.rows import Cell
     from tvad.study.answers import read_answers
@@ -170,11 +174,14 @@ def _answers(given: argparse.Namespace, root: Path) -> None:
     place = Place.parse(given.on)
     cell = Cell(variant=given.variant, dataset=place.dataset, split=place.split, protocol=place.protocol, seed=given.seed,
                 config="", sigma=0.0)
-    made = answer_measures(read_answers(given.file), cell)
+    said = read_answers(given.file)
+    made = answer_measures(said, cell)
     if not made:
         raise MissingPhaseError(f"{given.file}: no yes/no answer with a probability; answer again with phase 2")
+    if given.against is not None:
+        made += answer_differences([said], [read_answers(given.against)], cell, against=f"t-vad/{given.against_variant}")
     put_measures(given.output / "measures.jsonl", made)
-    print("\n".join(f"{one.name} {one.value:.4f} of {one.n} answers" for one in made))
+    print("\n".join(f"{one.name} {one.value:+.4f} {one.unit}, n {one.n}" for one in made))
 
 
 def _cost(given: argparse.Namespace, root: Path) -> None:

@@ -138,8 +138,8 @@ def leak(results: Results) -> Sheet:
     tested = [found for found in results.measures if (found.split, found.unit) == (LEAK.split, "difference")]
     ps = ", ".join(f"{_METRICS.get(found.name, found.name)} {found.p:.4f}" for found in tested if found.p is not None)
     notes = [f"{name.removeprefix('leak_').replace('_', ' ')}: {one.value:g}" for name, one in told.items()]
-    same = ("Same decoder, settings, number of training pairs and held-out clips; only where the training pairs come from "
-            "differs. Raw scores.")
+    same = ("Same decoder, settings, held-out clips and numbers of training pairs (within rounding); only where the "
+            "training pairs come from differs. Raw scores.")
     return Sheet("leak", "What a random split of clips adds (simulated)",
                  ("training split", *(heads[name] for name in names)), tuple(lines),
                  (same, "; ".join(notes) + "." if notes else "", _LEAK_SEEDS,

@@ -50,10 +50,10 @@ def curves(stored: Stored) -> tuple[Figure, str]:
     _curve_legend(figure, panels.ravel()[0])
     which = (f"the median-detected video of each of {len(picks)} event classes, best first"
              if len(stored.kinds) > 1 else f"{len(picks)} events, best detected first")
-    sigma = stored.scoring
+    scoring = stored.scoring
     return figure, (f"{stored.place}. Frame score over time: {which}. Shaded: labelled frames, light where they are of "
                     "other events of the video. AUC: that event's frames in this video against all normal frames of the "
-                    f"split. Smoothed per video, sigma {sigma.sigma:g} frames, fixed on {sigma.chosen_on}.")
+                    f"split. Smoothed per video, sigma {scoring.sigma:g} frames, fixed on {scoring.chosen_on}.")
 
 
 def _curve_legend(figure: Figure, axes: Axes) -> None:

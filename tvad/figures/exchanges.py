@@ -168,16 +168,21 @@ def _true_way(axes: Axes, video: Any, talk: Conversation) -> None:
 
 
 def _said_way(axes: Axes, one: Exchange, size: tuple[int, int]) -> None:
-    """One arrow from the answered origin to the answered destination, where both are named once."""
-    ends = [_places(one.said(slot)) for slot in ("from", "to")]
-    if all(len(end) == 1 for end in ends):
-        _arrow(axes, *(middle_of(end[0], size) for end in ends), ORANGE)
+    """An arrow from each answered origin to the answered destination of the same target, where both are named."""
+    origins, destinations = (places_said(one.said(slot)) for slot in ("from", "to"))
+    if len(origins) == len(destinations):
+        for origin, destination in zip(origins, destinations):
+            if origin and destination:
+                _arrow(axes, middle_of(origin, size), middle_of(destination, size), ORANGE)
 
 
-def _places(text: str) -> list[str]:
+def places_said(text: str) -> list[str]:
+    """The place that an answer names for each target ("First, from the top left; second, from the top."), "" for none or
+    several."""
     rule = next(rule for rule in slot_rules() if rule.name == "from")
     names = {plain(spoken(place)): place for place in PLACES}
-    return [names[fact] for fact in sorted(rule.facts(text))]
+    found = [sorted(rule.facts(part)) for part in text.split(";")]
+    return [names[facts[0]] if len(facts) == 1 else "" for facts in found]
 
 
 def middle_of(place: str, size: tuple[int, int]) -> tuple[float, float]:

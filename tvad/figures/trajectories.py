@@ -27,6 +27,7 @@ TIME = "viridis"
 TRAVELS = 0.25          # of the picture's width: what a target must cover to have a trajectory
 _LEAST = 8              # frames of such an event
 _FRAMES = 3             # columns of frames with boxes
+_DASHED = (0, (3, 1.5))
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,7 @@ def trajectories(stored: Stored) -> tuple[Figure, str]:
     for row, (place, why) in enumerate(zip(places, ("best", "median", "worst"))):
         _row(figure, [figure.add_subplot(grid[row, column]) for column in range(columns)], passages[place], why,
              stored.detections[passages[place].video.id], threshold)
-    _keys(figure, threshold)
+    _keys(figure, threshold, rows=len(places))
     return figure, (f"{stored.place}. Of {len(passages)} videos in which a target travels at least {TRAVELS:.0%} of "
                     "the picture's width, the best, the median and the worst by agreement of the accumulated masks "
                     "(intersection over union on the patch grid, the number at the right). Left: frames evenly spaced over "
@@ -147,7 +148,7 @@ def _row(figure: Figure, panels: Sequence[Axes], passage: Passage, why: str, det
         frame_panel(axes, frame_at(passage.video, frame), inches=PAGE / 5)
         for box in regions_from_heatmap(detection.heatmap[frame:frame + 1], thresholds=(threshold,),
                                         scale=detection.scale).box:
-            _box(axes, box, ORANGE, "--")
+            _box(axes, box, ORANGE, _DASHED)
         tracks = passage.video.tracks
         for box in tracks.box[tracks.frame == frame]:
             _box(axes, box, TRUTH, "-")
@@ -162,21 +163,21 @@ def _row(figure: Figure, panels: Sequence[Axes], passage: Passage, why: str, det
         axes.set_title(name, pad=2)
 
 
-def _box(axes: Axes, box: Sequence[float], colour: str, style: str) -> None:
+def _box(axes: Axes, box: Sequence[float], colour: str, line: Any) -> None:
     x1, y1, x2, y2 = box
     # A dark line below makes the colour stand out on any ground.
-    for edge, width, line in (("black", 1.5, "-" if style == "-" else (0, (3, 1.5))),
-                              (colour, 0.9, "-" if style == "-" else (0, (3, 1.5)))):
+    for edge, width in (("black", 1.5), (colour, 0.9)):
         axes.add_patch(Rectangle((x1, y1), x2 - x1 + 1, y2 - y1 + 1, fill=False, edgecolor=edge, linewidth=width,
                                  linestyle=line))
 
 
-def _keys(figure: Figure, threshold: float) -> None:
+def _keys(figure: Figure, threshold: float, *, rows: int) -> None:
     handles = [Rectangle((0, 0), 1, 1, fill=False, edgecolor=colour, linewidth=1.2, linestyle=line)
-               for colour, line in ((TRUTH, "-"), (ORANGE, "--"))]
+               for colour, line in ((TRUTH, "-"), (ORANGE, _DASHED))]
     bar = figure.colorbar(matplotlib.cm.ScalarMappable(cmap=TIME), ax=figure.axes, orientation="vertical", fraction=0.012,
                           pad=0.01, aspect=40)
     bar.set_ticks([0, 1], labels=["first", "last"], rotation=90, va="center")
-    bar.set_label("frame of the event", labelpad=-4)
+    if rows > 1:        # beside one row there is no room
+        bar.set_label("frame of the event", labelpad=-4)
     bar.outline.set_linewidth(0.4)
     figure.legend(handles, ["ground truth", f"found (heat above {threshold:g})"], loc="outside upper left", ncols=2)

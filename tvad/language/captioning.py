@@ -131,8 +131,9 @@ class CaptionedAppearance:
         return Sighting(Look(kind, noun, object=thing, accessories_known=False, **colours), (motion,))
 
     def _vote(self, pictures: Sequence[np.ndarray], question: str, table: Mapping[str, str]) -> tuple[str, list[str]]:
-        """The majority's answer and all answers (cut to a length that can be shown)."""
-        answers = [self.captioner(picture, question)[:80] for picture in pictures]
+        """The majority's answer and all answers, cut to a length that can be shown; what is no text says nothing."""
+        given = (self.captioner(picture, question) for picture in pictures)
+        answers = [answer[:80] if isinstance(answer, str) else "" for answer in given]
         return majority(answers, table), answers
 
 

@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory() as folder:
             with served(_notebook(Path(folder), given.source)) as address, browser_page() as page:
-                page.goto(address, timeout=WAIT)
+                page.goto(address, timeout=WAIT, wait_until="commit")
                 picture = take(page, video=given.video, event=given.event, question=given.question)
         atomic_write(Path(given.target) / "demo.png", small_png(picture))
     except TvadError as error:
