@@ -137,12 +137,14 @@ def leak(results: Results) -> Sheet:
     told = {one.name: one for one in overlap}
     tested = [found for found in results.measures if (found.split, found.unit) == (LEAK.split, "difference")]
     ps = ", ".join(f"{_METRICS.get(found.name, found.name)} {found.p:.4f}" for found in tested if found.p is not None)
-    notes = [f"{name.removeprefix('leak_').replace('_', ' ')}: {one.value:g}" for name, one in told.items()]
+    notes = [f"{name.removeprefix('leak_').replace('_', ' ')}: {one.value:.4g}" for name, one in told.items()]
+    seeds = sorted({row.seed for row in results.rows if row.split == LEAK.split})
+    told_seeds = f" Seeds: {', '.join(map(str, seeds))}." if seeds else ""
     same = ("Same decoder, settings, held-out clips and numbers of training pairs (within rounding); only where the "
             "training pairs come from differs. Raw scores.")
     return Sheet("leak", "What a random split of clips adds (simulated)",
                  ("training split", *(heads[name] for name in names)), tuple(lines),
-                 (same, "; ".join(notes) + "." if notes else "", _LEAK_SEEDS,
+                 (same, "; ".join(notes) + "." if notes else "", _LEAK_SEEDS + told_seeds,
                   f"p of the gap: {ps}." if ps else ""), rules=(2,) if len(lines) == 3 else (),
                  intervals=True,
                  missing="" if lines else "Made by: python -m tvad.evaluation leak.")

@@ -3,7 +3,7 @@
 A language model that is adapted in q and v alone learns slowly what an unknown vector means, but it can read words.  So
 every token here is a mixture of rows of the model's own frozen input embedding, weighted by the probabilities of a small
 classifier, in the very sentences (``words.SENTENCES``) whose reading it learned at school.  A thing that is hardly there
-beside another is spoken as full stops.  A learned vector for each place in the text, small at first, is added.
+is spoken as full stops.  A learned vector for each place in the text, small at first, is added.
 
 The heat is cut into the tracks of its warm things (``objects.py``).  Of each, the path is told from places and sizes at
 moments spread over the clip, look and motion from the video tokens where it is warm as well (``facts.py``).  The
@@ -29,7 +29,6 @@ from tvad.region.words import ABSENT, FILL, ORDINALS, SENTENCES, STORY, SUBJECT,
 
 _SURE = 20.0                            # logit for what is not there
 _TRUST = 2.0                            # in the rules' words, as logits at the start
-_FAINT = 0.01                           # below this a clip's likeliest thing fades
 _ROLE = 0.005                           # size of the places' own vectors at the start; rows of words are about 0.1
 _FIXED = tuple(dict.fromkeys(word for word in SENTENCES if not isinstance(word, Field)))
 Story = Sequence[Mapping[str, str]]     # the words of each target of a clip, see ``words.story``
@@ -183,9 +182,7 @@ class WordedEncoder(RegionEncoder):
 
     def _spoken(self, chances: Mapping[str, Tensor]) -> Tensor:
         verdict = torch.einsum("bk,kld->bld", chances["verdict"], self.words_verdict)
-        # the likeliest thing is always told, the verdict is another matter: whoever asks for a target supposes one
-        there = chances["there"][..., 1]
-        there = there / there.amax(1, keepdim=True).clamp_min(_FAINT)
+        there = chances["there"][..., 1]        # one that is doubtful fades, which tells yes from no better than a word
         several = ((there.sum(1, keepdim=True) - there).clamp(0, 1) * there)[..., None]
         subject = (1 - several) * self.words_subject[0] + several * self.words_subject[1:]
         said = []

@@ -22,7 +22,7 @@ from tvad.errors import MissingPhaseError, TvadError
 from tvad.record import atomic_write
 from tvad.widgets.serve import HOST
 
-SIZE = {"width": 1280, "height": 1060}
+SIZE = {"width": 1280, "height": 1080}
 MAX_BYTES = 300_000
 WAIT = 600_000      # milliseconds, for slow machines
 
