@@ -44,6 +44,10 @@ class Talk:
         yield "Yes, "
         yield f"turn {len(self.asked)} about frame {self.clip.start}"
 
+    def decide(self, question, *, options):
+        self.asked.append(question)
+        return options[1], 0.125
+
     def fork(self):
         return Talk(self.clip, self.asked)
 

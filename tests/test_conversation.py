@@ -14,7 +14,6 @@ from tvad.backbones.chat import splice
 from tvad.backbones.qwen import QwenBackbone
 from tvad.conversation import TVAU, fit_choice, fit_temperature, probability
 from tvad.conversation import talk as talk_module
-from tvad.conversation.bench import turn_cost
 from tvad.conversation.model import load_adapter
 from tvad.errors import BackboneError, CheckpointError, ParameterError
 from tvad.heatmap import AnomalyHeatmapDecoder
@@ -258,12 +257,6 @@ def test_a_leaning_model_is_set_upright():
     assert fit_choice(upright, labels) == (fit_temperature(upright, labels), 0.0)
     with pytest.raises(ParameterError, match="labels of both kinds; give clips with and without an anomaly"):
         fit_choice(margins, np.ones(600, int))
-
-
-def test_the_cost_of_a_second_turn_is_measured_and_its_answer_is_that_of_a_fresh_conversation(model):
-    cost = turn_cost(model, clip(3), rounds=1, limit=3)
-    assert cost.same and 0 < cost.first_token and 0 < cost.turn and 0 < cost.encode
-    assert "times cheaper" in str(cost) and "same tokens as encoding again" in str(cost)
 
 
 def test_a_bias_moves_decisions_and_probabilities(model):

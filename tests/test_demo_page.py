@@ -1,12 +1,20 @@
 """The page's shell: every control sets off its action, messages stay in the page, and the browser may send anything."""
 from __future__ import annotations
 
+import re
+
 import pytest
+import torch
 from demo_fakes import models, no_weights, offers
+from tiny_model import random_model_directory
 from training_fakes import SIZE
 from video_samples import scene, write_video
 
+from tvad.backbones.qwen import QwenBackbone
+from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.params.demo import Demo
+from tvad.queries.heatmap import EventHeatmapDecoder
+from tvad.queries.words import TextSpace
 from tvad.video.read import open_frames
 from tvad.widgets.browser import answer_upload
 from tvad.widgets.footage import Offer, Receiver
@@ -174,3 +182,24 @@ def test_weights_are_found_in_a_run_and_their_absence_is_put_into_words(tmp_path
     assert found.speaker == run / "phase2/full/model"
     damaged = load_models(run)
     assert damaged.detector is None and "damaged" in damaged.no_detector and str(tmp_path) not in damaged.no_detector
+
+
+@pytest.mark.parametrize("content, words", [
+    (None, "runs/tiny/phase1/queries.safetensors; run: make reproduce"),
+    (b"{}", r"runs/tiny/phase1/queries\.safetensors: .*make reproduce"),
+    ("foreign", "fingerprint other.*, not on .*make reproduce"),
+])
+def test_a_queries_decoder_that_cannot_be_used_is_left_out_and_said(tmp_path, content, words):
+    run, towers = tmp_path / "runs" / "tiny", random_model_directory(tmp_path / "tower")
+    tower = QwenBackbone.from_pretrained(towers, device="cpu", dtype="float32")
+    shape = dict(taps=tower.taps, tap_width=48, hidden_width=8, text_width=256)
+    AnomalyHeatmapDecoder(**shape).save(run / "phase1" / "ahd.safetensors", backbone_fingerprint=tower.fingerprint)
+    path = run / "phase1" / "queries.safetensors"
+    if content == "foreign":
+        EventHeatmapDecoder(**shape, wordings={"car": ("car",)}, normal=("person",),
+                            space=TextSpace(torch.zeros(256), torch.eye(256)[:1])).save(path, backbone_fingerprint="other")
+    elif content is not None:
+        path.write_bytes(content)
+    found = load_models(run, backbone=str(towers), cache_dir=tmp_path)
+    assert found.no_detector == "" and found.detector is not None and found.detector.queries is None
+    assert re.search(words, found.no_queries) and str(tmp_path) not in found.no_queries

@@ -3,20 +3,22 @@ from __future__ import annotations
 
 import csv
 import json
+from types import SimpleNamespace
 
 import av
 import cv2
 import numpy as np
 import pytest
 from demo_fakes import failing, models, no_weights, opened
-from training_fakes import SIZE
+from training_fakes import SIZE, toy_video
 from video_samples import decode_all, scene, write_video
 
 from tvad.errors import VideoError
+from tvad.params.demo import Demo
 from tvad.widgets import texts
-from tvad.widgets.footage import MAX_BYTES, Receiver, check_upload, open_file, own_offers
+from tvad.widgets.footage import MAX_BYTES, Receiver, check_upload, find_offers, open_file, own_offers
 from tvad.widgets.picture import View, jpeg, paint
-from tvad.widgets.session import MAX_LAYERS, Notice, Said, Session
+from tvad.widgets.session import MAX_LAYERS, QUESTIONS, Notice, Said, Session, asks_for_anomaly
 
 
 def session_of(**changes) -> Session:
@@ -141,6 +143,36 @@ def test_questions_go_on_within_a_clip_and_begin_anew_in_another():
                                        "probability_of_yes": 0.25}
     session.open(opened)
     assert session.said == []
+
+
+@pytest.mark.parametrize("question", ["Is there any anomaly in the video?", "is there any ANOMALY in the video"])
+def test_whether_there_is_an_anomaly_is_decided_as_in_evaluation(question):
+    session, heard = session_of(), []
+    assert session.ask(question, 0, hear=heard.append).kind == "good"
+    assert heard == session.said and (heard[0].answer, heard[0].chance) == ("No.", 0.125)
+    assert session.ask("Is it odd?", 0).kind == "good"
+    assert session.said[1].answer == "Yes, turn 2 about frame 0"        # the decision is a turn, and others are streamed
+    assert not asks_for_anomaly("Is it odd?") and asks_for_anomaly(QUESTIONS["Any anomaly?"])
+
+
+@pytest.mark.parametrize("answer, chance", [("None.", None), ("Nothing moves.", None), ("Yesterday.", None), ("no", 0.25)])
+def test_only_yes_and_no_have_a_chance(monkeypatch, answer, chance):
+    session = session_of()
+    monkeypatch.setattr(type(session.models.talker.converse(None)), "stream", lambda self, question: iter([answer]))
+    session.ask("How many?", 0)
+    assert (session.said[0].answer, session.said[0].chance) == (answer, chance)
+
+
+@pytest.mark.parametrize("dataset, given", [("ucsd_ped2", {}), ("simcampus", {"protocol": "official"})])
+def test_only_simcampus_is_opened_with_a_protocol(monkeypatch, dataset, given):
+    def fake(name, **options):
+        assert (name, options) == (dataset, given)
+        return SimpleNamespace(name=name, videos=lambda split: (toy_video(f"{split}1"), toy_video("b")))
+
+    monkeypatch.setattr("tvad.datasets.open_dataset", fake)
+    offers, trouble = find_offers(Demo(dataset=dataset, protocol="official", examples=1))
+    assert trouble == "" and [one.label for one in offers] == [
+        "test1 (simulated)" if dataset == "simcampus" else "test1 (real)"]
 
 
 def test_without_weights_every_action_says_what_to_run():

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation_toys import SCORING, MaskDetector, open_good
+from evaluation_toys import SCORING, MaskDetector
 from test_datasets import make_dummy
 from tiny_model import random_model_directory
 from training_fakes import FakeBackbone, toy_split
 
 from tvad.backbones.qwen import QwenBackbone
 from tvad.detector import TVAD
-from tvad.errors import DatasetError, MissingPhaseError, ParameterError, StorageError
+from tvad.errors import DatasetError, MissingPhaseError, ParameterError
 from tvad.evaluation import __main__ as command
 from tvad.evaluation import detectors as registry
 from tvad.evaluation.arms import arm_detections, arms_measures
 from tvad.evaluation.compare import answer_differences, differences
 from tvad.evaluation.cost import cost_measures, count
 from tvad.evaluation.details import answer_measures, diagram, scene_measures
-from tvad.evaluation.engine import cell_of, detections_folder, evaluate_detector
+from tvad.evaluation.engine import cell_of, detections_folder
 from tvad.evaluation.measures import read_measures
 from tvad.evaluation.places import Place
 from tvad.evaluation.rows import Cell, evaluate
@@ -157,36 +157,6 @@ def test_two_processes_give_the_rows_of_one(ped2, tmp_path):
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
     folder = detections_folder(tmp_path / "two", "t-vad", 0, PED2)
     assert len(list(folder.glob("*.npz"))) == 3
-
-
-class TwoProcesses:
-    """The first of two processes, with what the other told."""
-
-    process_index, num_processes, is_main_process = 0, 2, True
-
-    def wait_for_everyone(self):
-        pass
-
-
-def test_the_first_process_tells_the_others_failures_and_reads_their_detections(tmp_path, monkeypatch):
-    videos, detector, told = toy_split("t", 4), open_good(registry.Order()), []
-    monkeypatch.setattr("tvad.evaluation.engine.gather_object", lambda own: [*own, *told])
-    place, shared = Place.parse("simcampus/test"), {"output": tmp_path, "name": "good", "samples": 20, "progress": False}
-    with pytest.raises(DatasetError, match="2 detections that other processes wrote are not here, first of t1; give an "
-                                           "output folder that all machines share"):
-        evaluate_detector(detector, place, videos, accelerator=TwoProcesses(), **shared)
-    score_dataset(detector, videos, detections_folder(tmp_path, "good", 0, place), part=(1, 2), progress=False)
-    both = evaluate_detector(detector, place, videos, accelerator=TwoProcesses(), **shared)
-    monkeypatch.undo()
-    alone = evaluate_detector(detector, place, videos, **{**shared, "output": tmp_path / "alone"})
-    assert both.rows == alone.rows and both.measures == alone.measures
-    monkeypatch.setattr("tvad.evaluation.engine.gather_object", lambda own: [*own, *told])
-    told.append((1, "t3", "t3.mp4: damaged"))
-    with pytest.raises(DatasetError, match="1 videos could not be scored, t3: process 1: t3.mp4: damaged"):
-        evaluate_detector(detector, place, videos, accelerator=TwoProcesses(), **shared)
-    told.append((1, "", "x.npz: not written (No space left on device)"))
-    with pytest.raises(StorageError, match="No space left on device"):
-        evaluate_detector(detector, place, videos, accelerator=TwoProcesses(), **shared)
 
 
 # Details and differences

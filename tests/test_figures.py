@@ -7,22 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.metrics import roc_auc_score
-from training_fakes import FakeBackbone, toy_split, toy_video
+from training_fakes import FakeBackbone, toy_split
 
 from tvad.datasets.base import hash_of, open_dataset
-from tvad.detection import Scoring, finish
-from tvad.errors import DatasetError, MissingPhaseError, TvadError
-from tvad.evaluation import Cell, evaluate
-from tvad.figures import FIGURES, Page, gallery, picks, stored, style
+from tvad.detection import Scoring
+from tvad.errors import DatasetError, MissingPhaseError, ParameterError, TvadError
+from tvad.figures import FIGURES, Page, gallery, stored, style
 from tvad.figures import __main__ as command
 from tvad.figures import page as page_module
-from tvad.figures.panels import labelled_spans, overlay
-from tvad.figures.style import few_colours
 from tvad.params import Phase1
 from tvad.record import append_rows, is_complete, read_rows
 from tvad.study import phase1
-from tvad.study.examples import first_of_each_kind, largest_target, principal_colours
 from tvad.study.report import environment, splits_table, steps_table
 
 
@@ -172,6 +167,80 @@ def test_another_profile_takes_over_the_decoder_of_a_finished_run(run, root):
         assert phase1.Phase1Run(toy_params(profile="third", **changes), backbone=tower).donor is None
 
 
+def taking_over(profile):
+    """A run that takes the decoder of profile tiny over, up to where it listens."""
+    other = phase1.Phase1Run(toy_params(profile=profile, bootstrap_samples=10), backbone=FakeBackbone())
+    other.data()
+    other.look()
+    other.train()
+    return other
+
+
+def test_query_heatmaps_are_taken_over_where_words_and_settings_are_the_same(run, root, monkeypatch):
+    trained = []
+    monkeypatch.setattr(phase1, "train_queries", lambda config, *_, output_dir, **__: trained.append(config) or write(
+        output_dir))
+    given = root / "runs" / "tiny" / "phase1"
+
+    def write(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "queries.safetensors").write_bytes((given / "queries.safetensors").read_bytes())
+    other = taking_over("hears")
+    assert other.listen() == other.folder / "queries.npz" and not trained
+    assert (other.folder / "queries.safetensors").read_bytes() == (given / "queries.safetensors").read_bytes()
+    made = json.loads((other.folder / "listening.json").read_text())
+    assert made == {"key": other.query_key, "taken_over_from": "tiny", "missing": None}
+    for name, value in (("WORDINGS", {"car": ("car",)}), ("NORMAL_WORDINGS", ("grass",)), ("reference_words", lambda: ())):
+        with monkeypatch.context() as patch:
+            patch.setattr(phase1, name, value)
+            stranger = taking_over("hears")
+            assert stranger.donor == given and stranger.query_key != made["key"]
+            stranger.listen()
+    assert trained == [other.query_config] * 3
+    assert json.loads((other.folder / "listening.json").read_text())["taken_over_from"] is None
+
+
+def test_whole_maps_of_phase_1_are_no_setting_of_the_queries_and_wrong_ones_are_said_first(root, monkeypatch):
+    whole = phase1.Phase1Run(toy_params(profile="whole", patches_per_pair=0), backbone=FakeBackbone())
+    assert (whole.config.patches_per_pair, whole.query_config.patches_per_pair) == (0, 256)
+    assert phase1.Phase1Run(toy_params(profile="whole"), backbone=FakeBackbone()).query_config.patches_per_pair == 24
+
+    class Strict(phase1.QueryConfig):
+        def __post_init__(self):
+            raise ParameterError("query training: mode 'none' must be one of softmax, binary")
+    monkeypatch.setattr(phase1, "QueryConfig", Strict)
+    with pytest.raises(ParameterError, match="query training: mode 'none' must be one of softmax, binary"):
+        phase1.Phase1Run(toy_params(profile="wrong"), backbone=FakeBackbone())
+    assert not (root / "runs" / "wrong").exists()
+
+
+def test_pairs_that_do_not_show_every_event_cost_the_queries_and_nothing_else(run, root, monkeypatch, capsys):
+    def few(*_, **__):
+        raise DatasetError("query training: no training pair shows 'car'; leave such events out, or take a split that has "
+                           "them")
+    monkeypatch.setattr(phase1, "train_queries", few)
+    monkeypatch.setattr(phase1, "NORMAL_WORDINGS", ("grass",))
+    other = taking_over("deaf")
+    (other.folder / "queries.safetensors").write_bytes(b"of an earlier run")
+    other.calibrate()
+    other.evaluate()
+    other.listen()
+    assert "no query heatmaps: query training: no training pair shows 'car'" in capsys.readouterr().out
+    assert not (other.folder / "queries.safetensors").exists()
+    assert "no training pair shows 'car'" in json.loads((other.folder / "listening.json").read_text())["missing"]
+    other.finish()
+    assert is_complete(other.folder) == (True, "complete")
+    picture, caption = Page(toy_params(profile="deaf", bootstrap_samples=10)).write("queries")
+    assert "test split" in caption and "No query heatmaps: query training: no training pair shows 'car'; leave" in caption
+    assert np.asarray(Image.open(picture).convert("L")).std() > 5
+    monkeypatch.undo()
+    later = taking_over("later")                    # the heat may be of one run, the queries of another
+    later.listen()
+    assert later.donor == other.folder
+    assert json.loads((later.folder / "listening.json").read_text())["taken_over_from"] == "tiny"
+    (other.folder / "complete.json").unlink()       # so that other tests see one finished run
+
+
 def test_an_unfinished_run_gives_its_decoder_to_nobody(run, root):
     folder = root / "runs" / "tiny" / "phase1"
     kept = (folder / "complete.json").read_bytes()
@@ -198,119 +267,3 @@ def test_a_missing_data_set_is_the_named_error_and_touches_nothing(tmp_path, mon
     assert not (tmp_path / "run").exists()
     with pytest.raises(TvadError, match="unknown split 'test-open'"):
         phase1.evaluated_part(replace(params, dataset="simcampus", protocol="scene-disjoint", split="test-open"))
-
-
-# What is picked
-
-def detection(video, strength, seed=0):
-    rng = np.random.default_rng(seed)
-    raw = (0.2 * rng.random(len(video)) + strength * video.labels).astype(np.float32)
-    heat = np.zeros((len(video), 6, 9), np.float32)
-    return finish(video.id, raw, heat, size=(60, 90), scoring=Scoring())
-
-
-@pytest.fixture(scope="module")
-def scored():
-    videos = toy_split("p", 8)
-    return videos, {video.id: detection(video, 0.02 * place, place) for place, video in enumerate(videos)}
-
-
-def test_the_auc_of_a_pick_is_that_of_the_library():
-    rng = np.random.default_rng(0)
-    positive, normal = np.round(rng.random(30) + 0.2, 1), np.round(rng.random(50), 1)
-    slow = roc_auc_score([1] * 30 + [0] * 50, np.r_[positive, normal])
-    assert picks.auc_against(positive, normal) == pytest.approx(slow)
-
-
-def test_best_median_and_worst_follow_the_ranking(scored):
-    videos, detections = scored
-    ranked = picks.ranked_events(detections, videos)
-    assert len(ranked) == 8 and [pick.auc for pick in ranked] == sorted((p.auc for p in ranked), reverse=True)
-    cell = Cell(variant="full", dataset="simcampus", split="test", protocol="scene-disjoint", seed=0, config="c", sigma=0.0,
-                samples=10)
-    kinds = {row.event: row.value for row in evaluate({v.id: detections[v.id] for v in videos}, videos, cell)
-             if row.event}
-    for kind, value in kinds.items():   # the classes' AUC is the mean over their frames, hence between its extremes
-        own = [pick.auc for pick in ranked if pick.kind == kind]
-        assert min(own) <= value <= max(own)
-    chosen = picks.best_median_worst(detections, videos)
-    assert [(pick.why, pick.video.id, pick.auc) for pick in chosen] == [
-        (why, ranked[place].video.id, ranked[place].auc) for why, place in (("best", 0), ("median", 4), ("worst", 7))]
-    for pick in chosen:
-        assert all(pick.video.labels[frame] for frame in (pick.frame, *picks.frames_along(pick)))
-
-
-def test_false_alarms_are_normal_frames_highest_first(scored):
-    videos, detections = scored
-    found = picks.false_alarms(detections, videos, 3)
-    assert len({pick.video.id for pick in found}) == 3
-    for pick in found:
-        raw = detections[pick.video.id].raw_scores
-        assert pick.video.labels[pick.frame] == 0 and pick.auc == raw[pick.frame] == raw[pick.video.labels == 0].max()
-    assert [pick.auc for pick in found] == sorted((pick.auc for pick in found), reverse=True)
-
-
-def test_the_overview_takes_median_videos_of_spaced_classes_or_spaced_events():
-    kinds = ("car", "bicycle", "running", "falling", "jumping")
-    videos = tuple(toy_video(f"{kind}{turn}", events=((5, 15, kind),)) for kind in kinds for turn in range(3))
-    detections = {video.id: detection(video, 0.03 * (place // 3) + 0.005 * (place % 3), place)
-                  for place, video in enumerate(videos)}
-    four = picks.across_classes(detections, videos)
-    assert [pick.kind for pick in four][::3] == ["jumping", "car"] and len({pick.kind for pick in four}) == 4
-    few = [video for video in videos if video.id.startswith("car")]
-    assert len(picks.across_classes({v.id: detections[v.id] for v in few}, few)) == 3
-
-
-def test_examples_are_the_first_of_each_class_at_their_largest_target():
-    videos = toy_split("e", 4)
-    assert [video.id for video in first_of_each_kind(videos, 2)] == ["e0", "e1"]
-    assert len(first_of_each_kind(videos, 3)) == 3
-    with pytest.raises(DatasetError, match="no video of the evaluated split holds an event"):
-        first_of_each_kind(videos[3:], 2)
-    video = videos[2]
-    areas = (video.masks(0, 40) > 0).sum(axis=(1, 2))
-    assert areas[largest_target(video)] == areas.max()
-    assert largest_target(video, "bicycle") in range(25, 33)
-
-
-# How it looks
-
-def test_heat_changes_its_own_patch_alone():
-    frame = np.full((60, 90, 3), 90, np.uint8)
-    heat = np.zeros((6, 9), np.float32)
-    assert (overlay(frame, heat) == frame).all() and overlay(frame) is frame
-    heat[2, 3] = 0.9
-    changed = (overlay(frame, heat) != frame).any(-1)
-    assert changed[20:30, 30:40].all() and changed.sum() == 100
-    assert overlay(frame, heat)[25, 35, 0] > 180
-
-
-def test_principal_colours_tell_regions_apart_whatever_the_basis():
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(6, 8, 5)) * 0.01
-    features[:, 4:] += [3, 0, 0, 0, 0]
-    first = principal_colours(features)[..., 0].astype(int)
-    assert first.shape == (6, 8) and (first[:, 4:] > 200).all() and (first[:, :4] < 55).all()
-    turned = features @ np.linalg.qr(rng.normal(size=(5, 5)))[0]
-    again = principal_colours(turned)[..., 0].astype(int)
-    assert min(np.abs(again - first).max(), np.abs(255 - again - first).max()) <= 2
-
-
-def test_labelled_spans_are_the_runs_of_ones():
-    assert labelled_spans(np.array([1, 1, 0, 0, 1, 0, 1], np.uint8)) == [(0, 2), (4, 5), (6, 7)]
-    assert labelled_spans(np.zeros(3, np.uint8)) == []
-
-
-def test_a_large_picture_is_made_small_and_keeps_its_rare_colours(tmp_path, monkeypatch):
-    monkeypatch.setattr(style, "MOST_BYTES", 60_000)
-    noise = np.random.default_rng(0).integers(80, 120, (200, 300, 3), dtype=np.uint8)
-    noise[90:110, 140:160] = (0, 229, 255)
-    assert len(np.unique(few_colours(noise).reshape(-1, 3), axis=0)) <= 128
-    with style.settings():
-        figure = style.canvas(3.0, 2.0)
-        axes = figure.subplots()
-        axes.imshow(noise)
-        png, pdf = style.save(figure, tmp_path / "noise")
-    assert png.stat().st_size <= 60_000 and pdf.is_file()
-    picture = np.asarray(Image.open(png).convert("RGB")).astype(int)
-    assert (np.abs(picture - (0, 229, 255)).sum(-1) < 60).any()

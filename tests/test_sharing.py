@@ -1,9 +1,11 @@
 """Shared folders: round trips, refusals by name, the card and its five lines, the hub through a client that is not one."""
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from tvad.backbones.qwen import QwenBackbone
 from tvad.conversation import TVAU
 from tvad.detection import Scoring
 from tvad.detector import TVAD
-from tvad.errors import CheckpointError, MissingPhaseError
+from tvad.errors import CheckpointError, MissingPhaseError, StorageError
 from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.queries.heatmap import EventHeatmapDecoder
 from tvad.queries.words import TextSpace
@@ -25,6 +27,7 @@ from tvad.sharing import folder as folder_module
 from tvad.sharing import from_pretrained, push_to_hub, save_pretrained, verify
 from tvad.training.speaker import Lora, attach
 from tvad.training.variants import VARIANTS
+from tvad.video.frames import ArrayFrames
 
 ROW = dict(system="t-vad", variant="full", dataset="simcampus", split="test", protocol="scene-disjoint", n=100, seed=0,
            config="0" * 12, commit=None)
@@ -101,7 +104,12 @@ def test_a_bundle_says_what_the_run_says_without_anything_else(run, bundle, zoo)
     assert torch.equal(shared.heatmap(shared.see(shown)), own.heatmap(own.see(shown)))
     assert chance(shared, shown) == chance(own, shown) != chance(own, clip(6, seed=1))
     assert (shared.calibration, shared.economy.every, shared.scoring.sigma) == (2.0, 2, 2.0)
-    assert shared.backbone.name == "random-tiny" and shared.queries is not None
+    assert shared.backbone.name == "random-tiny"
+    asked = [one.heatmap(one.see(shown), events=["bicycle"]) for one in (shared, own)]
+    assert torch.equal(*asked) and asked[0].shape[0] == 1
+    assert list(shared.find(ArrayFrames(shown.frames, 10.0, "v"), ["bicycle"])) == ["bicycle"]
+    mute = TVAU.from_pretrained(shared.backbone, run / "phase1" / "ahd.safetensors", queries=False)
+    assert mute.queries is None and own.query_scoring == own.scoring
 
 
 def test_a_decoder_alone_goes_round_from_a_run_and_from_a_model_at_hand(run, tmp_path):
@@ -181,7 +189,7 @@ def test_the_card_says_what_it_is_and_the_hub_can_read_it(bundle):
 def test_the_five_lines_of_the_card_run(run, tmp_path, monkeypatch, capsys, kind):
     folder = save_pretrained(run, tmp_path / "mine", kind=kind)
     code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)[1]
-    assert len(code.strip().splitlines()) == 5
+    assert len(code.strip().splitlines()) == 5 and max(map(len, code.splitlines())) <= 124
     write_video(tmp_path / "video.mp4", scene(20, 80, 120))
     monkeypatch.chdir(tmp_path)
     exec(compile(code.replace("path/to/this/folder", "mine"), "card", "exec"), {})  # noqa: S102 -- our own card
@@ -255,3 +263,22 @@ def test_what_is_not_there_or_not_ours_is_neither_shared_nor_replaced(run, bundl
     assert listing(mine) == ["page.txt"] and not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
     again = save_pretrained(only, tmp_path / "x")
     assert listing(save_pretrained(only, again)) == listing(again)
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_a_folder_that_cannot_be_put_in_its_place_leaves_the_old_one_there(run, tmp_path, monkeypatch, existed):
+    target, rename = tmp_path / "mine", Path.rename
+    if existed:
+        save_pretrained(run, target, kind="ahd", include_backbone=False)
+    before = listing(target)
+
+    def refusing(path, to):
+        if path.name == "new":
+            raise OSError(errno.EACCES, "Permission denied")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", refusing)
+    with pytest.raises(StorageError, match=r"mine: the folder could not be put in its place \(Permission denied\); what"):
+        save_pretrained(run, target, kind="bundle", include_backbone=False)
+    assert listing(target) == before and bool(before) == existed and target.exists() == existed
+    assert [path.name for path in tmp_path.iterdir()] == (["mine"] if existed else [])

@@ -7,17 +7,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from composite_footage import toy_footage
+from evaluation_toys import MaskDetector
 from test_query_heatmap import Backbone as ListeningBackbone
 from test_query_heatmap import streets
 from training_fakes import SIZE, FakeBackbone, toy_split
 
 from tvad.adaptation.evidence import Fusion
+from tvad.adaptation.views import reduced
 from tvad.datasets.base import Video
 from tvad.detection import Scoring
+from tvad.detector import StaticView
 from tvad.errors import MissingPhaseError, ParameterError
 from tvad.metrics import tracks_from_masks
 from tvad.params import Phase1
-from tvad.record import QUERIED, read_rows
+from tvad.record import QUERIED, Row, read_rows
 from tvad.study import __main__ as command
 from tvad.study import camera, queries
 from tvad.study import run as study_run
@@ -25,6 +28,7 @@ from tvad.study.camera import CameraStudy
 from tvad.study.queries import QueryStudy
 from tvad.training.adapt import AdaptConfig
 from tvad.training.queries import QueryConfig
+from tvad.video.frames import ArrayFrames
 
 QUERIES = QueryConfig(steps=10, batch_size=8, validate_every=5, learning_rate=2e-2, hidden_width=8, train_pairs=24,
                       val_pairs=12, patches_per_pair=24, refilmed=0.0)
@@ -53,15 +57,20 @@ def queried(tmp_path, monkeypatch):
                                         **options)
 
 
-def test_queries_are_trained_for_every_seed_and_protocol_once(queried, capsys):
+def test_queries_are_trained_for_every_seed_and_protocol_once(queried, capsys, monkeypatch):
+    chosen = queries.best_sigma          # 0 is a sigma too, of which rows do not say who chose it
+    monkeypatch.setattr(queries, "best_sigma", lambda *each, **how: replace(chosen(*each, **how), sigma=2.0))
     path = queried(seeds=(0, 1)).run()
     rows = read_rows(path)
     assert {(row.split, row.protocol, row.seed) for row in rows} == {
         (split, protocol, seed) for seed in (0, 1) for split, protocol in
         (("val", "scene-disjoint"), ("test", "scene-disjoint"), ("test-open", "open-set"))}
     assert {row.metric for row in rows} == set(QUERIED) and {row.event for row in rows} == {None, "car", "bicycle"}
-    assert {row.choice for row in rows if row.split == "val" and row.sigma} <= {"in-sample"}
-    assert {row.choice for row in rows if row.split != "val" and row.sigma} <= {"fixed"}
+    assert {row.sigma for row in rows if row.sigma} == {2.0}
+    assert {row.choice for row in rows if row.split == "val" and row.sigma} == {"in-sample"}
+    assert {row.choice for row in rows if row.split != "val" and row.sigma} == {"fixed"}
+    said = next(row.value for row in rows if (row.split, row.seed, row.event) == ("val", 0, None) and row.value is not None)
+    assert f"queries, seed 0, scene-disjoint/val: {rows[0].metric} {said:.3f}" in capsys.readouterr().out
     assert (path.parent / "study.queries.provenance.json").is_file()
     capsys.readouterr()
     queried(seeds=(0, 1)).run()
@@ -138,6 +147,36 @@ def test_an_adaptation_gives_its_rows_and_those_of_its_parts(adapted, capsys):
     seen = backbone.seen
     adapted(seeds=(0,))[0].run()
     assert "0 of 3 adaptations to do" in capsys.readouterr().out and backbone.seen == seen and read_rows(path) == rows
+
+
+def test_detections_of_other_weights_are_not_taken_for_these(adapted, monkeypatch):
+    study, _ = adapted(seeds=(0,))
+    arm, made = study_run.Arm("full", "scene-disjoint", 0), []
+
+    def detect(detectors, video):
+        made.append((*detectors, video.id))
+        return {variant: MaskDetector().score(video) for variant in detectors}
+    monkeypatch.setattr(camera, "detect_all", detect)
+    first, other = ({"adapted": SimpleNamespace(fingerprint=f"weights {number}")} for number in (1, 2))
+    found = [study._detections(detectors, arm) for detectors in (first, first, other)]
+    assert made == [("adapted", "test0"), ("adapted", "test1")] * 2
+    assert set(found[1]["adapted"]) == {"test0", "test1"}
+
+
+def test_a_view_without_motion_reduces_footage_as_its_tower_does():
+    frames = ArrayFrames(np.zeros((4, 120, 180, 3), np.uint8), 10.0, "large")
+    tower = FakeBackbone()
+    assert StaticView(tower).input_size is None and reduced(frames, StaticView(tower)) is frames
+    tower.input_size = lambda height, width: (60, 90)
+    assert reduced(frames, StaticView(tower)).size == reduced(frames, tower).size == (60, 90)
+
+
+def test_what_is_told_of_rows_leaves_out_events_and_undefined_values():
+    row = Row(system="t-vad", variant="full", dataset="simcampus", split="val", protocol="scene-disjoint",
+              metric="micro_auc", value=0.98765, ci_low=None, ci_high=None, n=3, seed=0, config="c",
+              commit=None)
+    rows = [row, replace(row, event="car"), replace(row, value=None), replace(row, metric="ap", value=0.5)]
+    assert study_run.said(rows) == "micro_auc 0.988, ap 0.500" and study_run.said([]) == ""
 
 
 def test_phase_1_must_have_chosen_the_smoothing(adapted):

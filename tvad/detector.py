@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Mapping, Protocol, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Mapping, Protocol, Sequence
 
 import numpy as np
 import torch
@@ -66,6 +66,11 @@ class StaticView:
         """What the wrapped backbone computes in."""
         return getattr(self.backbone, "dtype", "")
 
+    @property
+    def input_size(self) -> Any:
+        """The wrapped backbone's rule from (height, width) of footage to what it sees; None where it has none."""
+        return getattr(self.backbone, "input_size", None)
+
     def see(self, clip: Clip, *, tokens: bool = False) -> Sight:
         """The clip as the wrapped backbone sees it frozen; same shapes."""
         return self.see_many([clip], tokens=tokens)[0]
@@ -100,13 +105,14 @@ class TVAD:
 
     @classmethod
     def from_pretrained(cls, backbone: Any, ahd: Path | str, *, scoring: Scoring | None = None,
-                        cache_dir: Path | str | None = None, batch: int = 4, queries: Path | str | None = None,
-                        **options: Any) -> TVAD:
+                        cache_dir: Path | str | None = None, batch: int = 4,
+                        queries: Path | str | Literal[False] | None = None, **options: Any) -> TVAD:
         """Assemble from a backbone (object, zoo name, folder or hub name) and a decoder file of phase 1.
 
         ``scoring``: by default ``detector.json`` beside the decoder, else the defaults. ``cache_dir`` keeps the text
         prototypes. ``queries``: a decoder file of query heatmaps, by default ``queries.safetensors`` beside the decoder
-        where that is there; its scoring is ``queries.json`` beside it, where that is there, else the general one.
+        where that is there, False for none; its scoring is ``queries.json`` beside it, where that is there, else the
+        general one.
         ``options`` go to ``QwenBackbone.from_pretrained``; taps are the decoder's by default.
         Raises :class:`CheckpointError` when the decoder belongs to another backbone or is damaged.
         """
@@ -119,7 +125,8 @@ class TVAD:
             scoring = Scoring.load(record) if record.is_file() else DEFAULT_SCORING
         text = text_prototypes(backbone, cache_dir=cache_dir)
         beside = Path(ahd).with_name("queries.safetensors")
-        queries, listener, query_scoring = queries or (beside if beside.is_file() else None), None, None
+        queries = None if queries is False else queries or (beside if beside.is_file() else None)
+        listener, query_scoring = None, None
         if queries is not None:
             listener = EventHeatmapDecoder.load(queries, backbone=backbone).to(getattr(backbone, "device", "cpu"))
             record = Path(queries).with_suffix(".json")

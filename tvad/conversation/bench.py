@@ -1,19 +1,24 @@
 """What a second turn costs beside encoding the clip again, and whether both say the same.
 
-    python -m tvad.conversation.bench --ahd runs/tiny/phase1/ahd.safetensors --model runs/tiny/phase2/model
+    python -m tvad.conversation.bench                   # of the model that runs/tiny holds; part of make bench
+    python -m tvad.conversation.bench --ahd runs/mine/phase1/ahd.safetensors --model runs/mine/phase2/model
 
 The first turn has encoded the clip: the tower, the heatmap, the anomaly tokens and the prompt's keys and values.  A
 second one adds its question and writes its answer.  Encoding again would do all of the first part anew before it could.
-Processor seconds on one thread, the median of several rounds.
+Processor seconds on one thread, the median of several rounds; ends with one JSON line.  Where phase 1 or 2 has left no
+weights nothing is measured, which is said and is no error.
 """
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +29,12 @@ from tvad.conversation.model import QUESTION, TVAU
 from tvad.datasets import open_dataset
 from tvad.errors import TvadError
 from tvad.heatmap import AnomalyHeatmapDecoder
+from tvad.params import project_root
+from tvad.record import COMPLETE, versions
 from tvad.video.clip import Clip
 
 LATER = "To where does it go?"
+MODEL, ROUNDS = "model", 5      # tvad.training.phase2 leaves its model under this name
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class TurnCost:
                 f"{'same tokens' if self.same else 'OTHER TOKENS'} as encoding again")
 
 
-def turn_cost(model: TVAU, clip: Clip, *, rounds: int = 5, limit: int = 24) -> TurnCost:
+def turn_cost(model: TVAU, clip: Clip, *, rounds: int = ROUNDS, limit: int = 24) -> TurnCost:
     """Measure a model on one clip."""
     talk = model.converse(clip)
     talk.ask(QUESTION, limit=limit)
@@ -71,23 +79,34 @@ def _seconds(work: Callable[..., Any], *given: Any, **options: Any) -> tuple[flo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit status."""
+    """Command line; returns the exit status, 0 too where there are no weights, so that the other benches go on."""
+    run = project_root() / "runs" / "tiny"
     parser = argparse.ArgumentParser(prog="python -m tvad.conversation.bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--ahd", type=Path, default=Path("runs/tiny/phase1/ahd.safetensors"))
-    parser.add_argument("--model", type=Path, default=Path("runs/tiny/phase2/model"), help="folder that phase 2 left")
+    parser.add_argument("--ahd", type=Path, default=run / "phase1" / "ahd.safetensors", help="decoder that phase 1 left")
+    parser.add_argument("--model", type=Path, default=run / "phase2" / MODEL, help="folder that phase 2 left")
     parser.add_argument("--backbone", default="qwen2.5-vl-tiny")
     parser.add_argument("--frames", type=int, default=16)
     given = parser.parse_args(arguments)
+    missing = next((path for path in (given.ahd, given.model / COMPLETE) if not path.is_file()), None)
+    if missing is not None:
+        print(f"{missing}: no such file, so no conversation is measured; run: make reproduce", file=sys.stderr)
+        return 0
     torch.set_num_threads(1)
     try:
         taps = AnomalyHeatmapDecoder.load(given.ahd).taps
         backbone = QwenBackbone.from_pretrained(given.backbone, taps=taps, load_language_model=True)
-        model = TVAU.from_phase2(backbone, given.ahd, given.model)
+        model = TVAU.from_phase2(backbone, given.ahd, given.model, queries=False)
         frames = open_dataset("simcampus", protocol="scene-disjoint").videos("val")[0].frames
-        print(turn_cost(model, Clip(frames.read(0, given.frames), frames.fps, 0, frames.name)))
+        cost = turn_cost(model, Clip(frames.read(0, given.frames), frames.fps, 0, frames.name), rounds=ROUNDS)
     except TvadError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
+    print(cost)
+    regime = {"unit": "processor seconds", "statistic": "median", "rounds": ROUNDS, "threads": torch.get_num_threads(),
+              "frames": given.frames, "size": list(frames.size), "device": str(backbone.device), "cpus": os.cpu_count(),
+              "load": os.getloadavg()[0], "machine": platform.machine()}
+    print(", ".join(f"{name} {value}" for name, value in regime.items()))
+    print(json.dumps({"bench": "conversation", **asdict(cost), "regime": regime, "versions": versions()}))
     return 0
 
 

@@ -1,13 +1,12 @@
 """T-VAD with its voice: the detector, the region encoder and the language model in one object.
 
-    model = TVAU.from_pretrained("qwen2.5-vl-tiny", "runs/tiny/phase1/ahd.safetensors",
-                                 rae="runs/tiny/phase2/rae.safetensors", adapter="runs/tiny/phase2/adapter")
+    model = TVAU.from_phase2("qwen2.5-vl-tiny", "runs/tiny/phase1/ahd.safetensors", "runs/tiny/phase2/model")
     talk = model.converse(clip)                     # one pass of the tower: video tokens, heatmap, anomaly tokens
     talk.ask("Is there any anomaly in the video?")
     for piece in talk.stream("Describe its movement trajectory."): ...
 
 The stock Qwen2_5_VLForConditionalGeneration is composed, not changed; LoRA comes through PEFT.  Everything that the
-detector does (``see``, ``heatmap``, ``detect``, ``score``) works as in :class:`tvad.detector.TVAD`.
+detector does (``see``, ``heatmap``, ``detect``, ``find``, ``score``) works as in :class:`tvad.detector.TVAD`.
 """
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,6 +30,7 @@ from tvad.detection import DEFAULT_SCORING, Scoring
 from tvad.detector import TVAD
 from tvad.errors import BackboneError
 from tvad.heatmap import AnomalyHeatmapDecoder
+from tvad.queries.heatmap import EventHeatmapDecoder
 from tvad.region import RegionEncoder, load_encoder, make_encoder
 from tvad.video.clip import Clip, stitch, windows
 
@@ -38,22 +38,25 @@ QUESTION = "Is there any anomaly in the video?"
 
 
 class TVAU(TVAD):
-    """Detector and conversation partner; make it with :meth:`from_pretrained`.
+    """Detector and conversation partner; make it with :meth:`from_phase2` or :meth:`from_pretrained`.
 
     regions: the region encoder, or None for a conversation without anomaly tokens.  language_model: by default the
     backbone's; the same in a PEFT wrapper where it was adapted.  calibration, bias: of yes/no
     probabilities and decisions (``choice.py``).  batch: clips a pass.  economy: how much of a clip is looked at and read,
     as in training.  silent: of a model trained without region encoder, what counts the zero tokens that stand in its place
     (ablation no-rae).  constant: a level that stands in place of every heatmap (ablation no-ahd).
+    queries, query_scoring: as of ``TVAD``.
     """
 
     def __init__(
         self, backbone: Any, decoder: AnomalyHeatmapDecoder, *, prototypes: Float[Tensor, "2 d"],
         regions: RegionEncoder | None = None, language_model: Any = None, calibration: float = 1.0,
         bias: float = 0.0, scoring: Scoring = DEFAULT_SCORING, batch: int = 4, economy: Economy = WHOLE,
-        silent: RegionEncoder | None = None, constant: float | None = None,
+        silent: RegionEncoder | None = None, constant: float | None = None, queries: EventHeatmapDecoder | None = None,
+        query_scoring: Scoring | None = None,
     ) -> None:
-        super().__init__(backbone, decoder, prototypes=prototypes, scoring=scoring, batch=batch)
+        super().__init__(backbone, decoder, prototypes=prototypes, scoring=scoring, batch=batch, queries=queries,
+                         query_scoring=query_scoring)
         language_model = language_model if language_model is not None else backbone.language_model
         if language_model is None:
             raise BackboneError(f"{backbone.name}: opened without its language model, which conversations need; open it "
@@ -68,25 +71,27 @@ class TVAU(TVAD):
     def from_pretrained(
         cls, backbone: Any, ahd: Path | str, *, rae: Path | str | None = None, adapter: Path | str | None = None,
         calibration: float | None = None, bias: float | None = None, scoring: Scoring | None = None,
-        cache_dir: Path | str | None = None, batch: int = 4, economy: Economy | None = None, **options: Any,
+        cache_dir: Path | str | None = None, batch: int = 4, economy: Economy | None = None,
+        queries: Path | str | Literal[False] | None = None, **options: Any,
     ) -> TVAU:
         """Assemble from a backbone (object, zoo name, folder or hub name), a decoder of phase 1, and what phase 2 left.
 
         rae: file of the region encoder.  adapter: folder of the LoRA adapter, put into the backbone's language model in
         place.  calibration, bias, economy: by default what the encoder's file states, else 1, 0 and everything.
+        queries: as of ``TVAD.from_pretrained``.
         Raises :class:`CheckpointError` for files of another backbone or damaged ones.
         """
         if isinstance(backbone, (str, Path)):
             options.setdefault("taps", AnomalyHeatmapDecoder.load(ahd).taps)
             backbone = QwenBackbone.from_pretrained(backbone, load_language_model=True, **options)
-        plain = TVAD.from_pretrained(backbone, ahd, scoring=scoring, cache_dir=cache_dir, batch=batch)
+        plain = TVAD.from_pretrained(backbone, ahd, scoring=scoring, cache_dir=cache_dir, batch=batch, queries=queries)
         regions = None if rae is None else load_encoder(rae, backbone=backbone).to(backbone.device)
         stated = regions.record["extra"] if regions is not None else {}
         model = cls(backbone, plain.decoder, prototypes=plain.prototypes, regions=regions,
                     calibration=float(stated.get("calibration", 1.0)) if calibration is None else calibration,
                     bias=float(stated.get("bias", 0.0)) if bias is None else bias,
                     economy=Economy(**json.loads(stated.get("economy", "{}"))) if economy is None else economy,
-                    scoring=plain.scoring, batch=batch)
+                    scoring=plain.scoring, batch=batch, queries=plain.queries, query_scoring=plain.query_scoring)
         if adapter is not None:
             model.language_model = load_adapter(model.language_model, adapter)
         return model

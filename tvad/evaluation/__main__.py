@@ -10,9 +10,11 @@ from pathlib import Path
 import tvad.evaluation
 from tvad.errors import MissingPhaseError, ParameterError, TvadError
 from tvad.evaluation.detectors import DETECTORS
-from tvad.evaluation.measures import put_measures
-from tvad.evaluation.places import LEAK_PROTOCOLS, STANDARD, Place
+from tvad.evaluation.measures import Measure, put_measures
+from tvad.evaluation.places import STANDARD, Place
+from tvad.evaluation.results import LEAK_FILE, MEASURE_FILE
 from tvad.params import project_root
+from tvad.record import Row, replace_rows
 
 _HELP = {
     "score": "score detectors on places; rows and measures into the output folder",
@@ -66,6 +68,10 @@ def parser() -> argparse.ArgumentParser:
     each["tables"].add_argument("--profile", default="tiny")
     each["tables"].add_argument("--rows", nargs="+", default=[], metavar="FOLDER",
                                 help="folders with rows.jsonl and measures.jsonl besides runs/evaluation")
+    for name in ("study", "cost", "leak"):
+        each[name].add_argument("--keep", metavar="PROFILE", default="", help="also put what is measured into "
+                                "figures/<PROFILE>, which is committed and which tables read; replaces what it measured "
+                                "there before")
     for name, said in each.items():
         said.add_argument("--output", metavar="FOLDER", help="default: " + ("figures/<profile>/tables" if name == "tables"
                                                                             else "runs/evaluation"))
@@ -79,12 +85,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     root = project_root()
     given.output = Path(given.output) if given.output else root / "runs" / "evaluation"
     try:
+        if getattr(given, "keep", ""):
+            _check_profile(given.keep, root)
         {"score": _score, "compare": _compare, "study": _study, "answers": _answers, "cost": _cost, "leak": _leak,
          "tables": _tables}[given.command](given, root)
     except TvadError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _check_profile(name: str, root: Path) -> None:
+    """Raises ParameterError for a profile that there is not, before any work."""
+    known = sorted(path.stem for path in (root / "notebooks" / "profiles").glob("*.yaml"))
+    if name not in known:
+        raise ParameterError(f"--keep {name!r}: no such profile; choose one of {', '.join(known)}")
+
+
+def _put(given: argparse.Namespace, root: Path, measures: Sequence[Measure], rows: Sequence[Row] = ()) -> None:
+    """Measures into the output folder; with ``--keep`` these and ``rows`` (of the leak) also into the profile's figures."""
+    put_measures(given.output / MEASURE_FILE, measures)
+    if given.keep:
+        folder = root / "figures" / given.keep
+        put_measures(folder / MEASURE_FILE, measures)
+        if rows:
+            replace_rows(folder / LEAK_FILE, rows)
+        print(f"kept in {folder}: {len(measures)} measures, {len(rows)} rows", flush=True)
 
 
 def _score(given: argparse.Namespace, root: Path) -> None:
@@ -161,7 +187,7 @@ def _study(given: argparse.Namespace, root: Path) -> None:
         videos = place.videos(root=given.root, limit=given.max_videos)
         made, missing = arms_measures(study, place, videos, variants=given.variants, seeds=given.seeds,
                                       samples=given.samples)
-        put_measures(given.output / "measures.jsonl", made)
+        _put(given, root, made)
         print(f"{place}: {len(made)} measures" + "".join(f"; {text}" for text in missing), flush=True)
 
 
@@ -193,7 +219,7 @@ def _cost(given: argparse.Namespace, root: Path) -> None:
         order = Order(backbone=given.backbone, decoder=given.decoder, device=given.device, root=root,
                       options={"load_language_model": True})
         made = cost_measures(open_detector(name, order), system=entry.system, variant=entry.variant, speaker=given.speaker)
-        put_measures(given.output / "measures.jsonl", made)
+        _put(given, root, made)
         print("\n".join(f"{entry.title}: {one.name} {one.value:,.6g} {one.unit}" for one in made), flush=True)
 
 
@@ -210,7 +236,7 @@ def _leak(given: argparse.Namespace, root: Path) -> None:
     rows, measures = leak_study(backbone, source=source, train=parts["train"], val=parts["val"], seeds=given.seeds,
                                 output=given.output, settings=LeakSettings(steps=given.steps),
                                 cache_dir=root / "data" / "cache")
-    assert {row.protocol for row in rows} == set(LEAK_PROTOCOLS)
+    _put(given, root, measures, rows)
     print(TABLES["leak"](Results(tuple(rows), tuple(measures))).markdown())
 
 

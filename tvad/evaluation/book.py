@@ -24,6 +24,7 @@ from tvad.evaluation.scoring import load_detections
 from tvad.evaluation.sheet import Figure, Sheet
 from tvad.evaluation.tables import TABLES
 from tvad.params import Phase3, project_root
+from tvad.params.phase2 import not_run_for
 from tvad.record import provenance, write_json
 from tvad.study.answers import read_answers
 
@@ -85,11 +86,13 @@ class Book:
 
     @cached_property
     def answers(self) -> Sequence[Any]:
-        """Answers of phase 2 to this split. Raises :class:`MissingPhaseError`."""
-        found = sorted((self.params.output / "phase2").rglob(f"answers-full-{self.params.split}.jsonl"))
+        """Answers of the variant of phase 2 to this split. Raises :class:`MissingPhaseError`."""
+        name = f"answers-{self.params.variant}-{self.params.split}.jsonl"
+        found = sorted((self.params.output / "phase2").rglob(name))
         if not found:
-            raise MissingPhaseError(f"{self.params.output / 'phase2'}: no answers-full-{self.params.split}.jsonl; phase 2 "
-                                    f"has not been run here, run: make reproduce PROFILE={self.params.profile}")
+            why = not_run_for(self.params.dataset) or (
+                f"phase 2 has not been run here, run: make reproduce PROFILE={self.params.profile}")
+            raise MissingPhaseError(f"{self.params.output / 'phase2'}: no {name}; {why}")
         return read_answers(found[0])
 
     @cached_property
@@ -113,7 +116,7 @@ class Book:
         title = "Reliability of the yes/no probability, this run"
         try:
             found = diagram(self.answers, bins=bins)
-            made = answer_measures(self.answers, self._cell())
+            made = answer_measures(self.answers, replace(self._cell(), variant=self.params.variant))
         except TvadError as error:
             return Sheet("reliability", title, head, (), missing=str(error))
         put_measures(self.folder / "measures.jsonl", made)

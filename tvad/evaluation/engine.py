@@ -1,14 +1,15 @@
 """The engine: score one detector on one place with all processes and machines at hand, then rows and measures.
 
 Under ``accelerate launch`` each process takes every k-th video on its own device; what is on disk is not scored again,
-so a broken run goes on.  All processes meet once, after scoring, and tell their failures; the first one then reads all
-detections, which must lie in a folder that it can see, and writes rows and measures.  Any number of processes gives the
-same rows, as a video's detection depends on nothing else.
+so a broken run goes on.  All processes meet after scoring and tell their failures; the first one then reads all
+detections, which must lie in a folder that it can see, and writes rows and measures.  What fails there is told to the
+others, which raise it too, so that none waits for ever.  Any number of processes gives the same rows, as a video's
+detection depends on nothing else.
 """
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from tvad.detection import DEFAULT_SCORING, Detection
-from tvad.errors import DatasetError, StorageError
+from tvad.errors import DatasetError, StorageError, TvadError
 from tvad.evaluation.details import detail_measures
 from tvad.evaluation.measures import Measure, put_measures
 from tvad.evaluation.places import Place
@@ -53,19 +54,21 @@ def evaluate_detector(detector: Any, place: Place, videos: Sequence[Any], *, out
         DatasetError: videos that failed, all of them named with their process, after all others were scored and kept;
             or detections that this process cannot see.
         StorageError: the disk refused in some process.
+        TvadError: in all processes but the first, whatever else stopped the first.
     """
     began = time.monotonic()
     accelerator = accelerator or Accelerator()
     folder = detections_folder(output, name, seed, place)
     scored = score_shared(detector, videos, folder, events=events, accelerator=accelerator, progress=progress)
-    rows: list[Row] = []
-    measures: list[Measure] = []
-    if accelerator.is_main_process:
+
+    def write() -> tuple[list[Row], list[Measure]]:
         cell = cell_of(detector, place, system=system, variant=variant, seed=seed, samples=samples)
         rows, measures = figures_of(scored.detections, videos, cell)
         replace_rows(Path(output) / "rows.jsonl", rows)
         put_measures(Path(output) / "measures.jsonl", measures)
-    accelerator.wait_for_everyone()
+        return rows, measures
+
+    rows, measures = _by_the_first(write, accelerator) or ([], [])
     return Outcome(tuple(rows), tuple(measures), time.monotonic() - began)
 
 
@@ -94,9 +97,29 @@ def score_shared(detector: Any, videos: Sequence[Any], folder: Path | str, *, ev
     if count > 1:
         every = [(process, video, f"process {process}: {text}") for process, video, text in every]
     Scored({}, tuple((video, text) for _, video, text in every)).check()
-    if count == 1 or not accelerator.is_main_process:
+    if count == 1:
         return scored
-    return Scored({**scored.detections, **_of_others(detector, videos, Path(folder), events, scored.detections)})
+    rest = _by_the_first(lambda: _of_others(detector, videos, Path(folder), events, scored.detections), accelerator)
+    return Scored({**scored.detections, **(rest or {})})
+
+
+def _by_the_first(work: Callable[[], Any], accelerator: Accelerator) -> Any:
+    """What ``work`` gives the first process, None in the others, which wait for it; its error is raised in all of them."""
+    found, caught = None, None
+    if accelerator.is_main_process:
+        try:
+            found = work()
+        except Exception as error:      # whatever it is, the others must hear of it
+            caught = error
+    told = gather_object([] if caught is None else [(type(caught).__name__, str(caught))])
+    if caught is not None:
+        raise caught
+    if told:
+        kind, text = told[0]
+        # The same kind in every process, so that all go on or stop alike.
+        known = {one.__name__: one for one in TvadError.__subclasses__()}.get(kind)
+        raise known(f"process 0: {text}") if known else TvadError(f"process 0: {kind}: {text}")
+    return found
 
 
 def _of_others(detector: Any, videos: Sequence[Any], folder: Path, events: Sequence[str],

@@ -82,8 +82,8 @@ def alarms(run: CameraRun) -> tuple[Figure, str]:
         frame_axes.set_title(f"{name}, frame {frame}", fontsize=6.5, loc="left", pad=2)
     rows[-1][2].set_xlabel("time, s")
     truth = " Outlines and shading: the simulation's own truth." if run.simulated else ""
-    return figure, (f"{len(run.alarms)} alarms (scores above 0.5) in {len(run.watched)} videos; the highest first, then "
-                    f"the most suspicious frames of other videos. Middle: adapted heat and its regions.{truth}")
+    return figure, (f"{len(run.alarms)} alarms (scores of 0.5 and above) in {len(run.watched)} videos; the highest first, "
+                    f"then the most suspicious frames of other videos. Middle: adapted heat and its regions.{truth}")
 
 
 def found(run: CameraRun) -> tuple[Figure, str]:

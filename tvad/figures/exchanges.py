@@ -17,13 +17,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
-from tvad.errors import DatasetError
+from tvad.errors import DatasetError, MissingPhaseError
 from tvad.figures.panels import frame_at, frame_panel, place_of
 from tvad.figures.stored import Stored
 from tvad.figures.style import BLUE, GREY, ORANGE, PAGE, TRUTH, VERMILION, canvas
 from tvad.language.dialogue import Conversation
 from tvad.language.grammar import PLACES, spoken
 from tvad.metrics.text import YES_NO, Answer, plain, yes_no
+from tvad.params.phase2 import not_run_for
 from tvad.study.answers import slot_rules
 from tvad.study.speaking import spread_clips
 from tvad.training.lessons import clip_of, clips_of
@@ -101,10 +102,21 @@ def picked(exchanges: Sequence[Exchange]) -> list[tuple[str, Exchange]]:
     return found
 
 
+def style_of(stored: Stored) -> str:
+    """The style of conversation that was answered: as the parameters beside the answers say, else short turns."""
+    params = stored.json(str(stored.answers_path.with_name("params.json"))) or {}
+    return params.get("style", "turns")
+
+
 def dialogue(stored: Stored) -> tuple[Figure, str]:
-    """Four clips: the answered way on a frame, the heatmap, the conversation."""
+    """Four clips: the answered way on a frame, the heatmap, the conversation.
+
+    Raises :class:`MissingPhaseError` where nothing was answered, :class:`DatasetError` as :func:`joined`.
+    """
+    if (why := not_run_for(stored.params.dataset)) and not stored.answers_path.is_file():
+        raise MissingPhaseError(why)
     answers = stored.answers()
-    exchanges = joined(answers, stored.conversations())
+    exchanges = joined(answers, stored.conversations(style_of(stored)))
     rows = picked(exchanges)
     heights = [max(len(_lines(one)) * _LINE, 0.27 * PAGE * 2 / 3) + 0.22 for _, one in rows]
     figure = canvas(PAGE, sum(heights) + 0.1)

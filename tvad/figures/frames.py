@@ -85,6 +85,10 @@ def _examples(page: Any, heats: np.ndarray, when: str, more: str) -> tuple[Figur
 def queries(page: Any) -> tuple[Figure, str]:
     """The example frames, and the heatmap of each thing that was asked for in each of them, on one scale."""
     asked = page.queried
+    if "why" in asked:
+        figure = canvas(PAGE, 0.5)
+        figure.text(0.5, 0.5, "no query heatmaps of these clips; the caption says why", ha="center", va="center")
+        return figure, f"{page.place}. No query heatmaps: {asked['why']}"
     words = [str(word) for word in asked["words"]]
     figure = canvas(PAGE, PAGE / (len(words) + 1) * _aspect(page) * len(asked["videos"]) + 0.25)
     panels = figure.subplots(len(asked["videos"]), len(words) + 1, squeeze=False)

@@ -17,6 +17,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from tvad.conversation.saved import ENCODER
+from tvad.errors import MissingPhaseError
 from tvad.figures.exchanges import dialogue
 from tvad.figures.stored import Stored
 from tvad.figures.style import BLUE, GREY, ORANGE, PAGE, canvas, save, settings
@@ -50,29 +51,46 @@ class VoicePage:
                              data_root=params.data_root, source=str(params.output), variant=params.variant))
 
     def show(self, name: str) -> None:
-        """Draw one figure of ``FIGURES``, write it, and in a notebook display it with its caption."""
-        picture, caption = self.write(name)
+        """Draw one figure of ``FIGURES``, write it, and in a notebook display it with its caption; or say why it is not
+        made."""
+        try:
+            picture, caption = self.write(name)
+        except MissingPhaseError as error:
+            print(f"Not made. {error}")
+            return
         if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
             from IPython.display import Image, Markdown, display
 
             display(Image(picture.read_bytes(), width=720), Markdown(f"*{caption}*"))
 
     def write(self, name: str) -> tuple[Path, str]:
-        """Draw one figure into ``target``; returns the PNG's path and the caption."""
+        """Draw one figure into ``target``; returns the PNG's path and the caption.
+
+        Raises :class:`MissingPhaseError` where the run has nothing to draw it of.  Captions of a run of other parameters
+        are not kept beside it.
+        """
+        if self.run.not_run:
+            raise MissingPhaseError(self.run.not_run)
         with settings():
             figure, caption = FIGURES[name](self)
             paths = save(figure, self.target / f"voice_{name}")
         record = self.target / "voice.json"
-        entries = json.loads(record.read_text(encoding="utf-8"))["figures"] if record.is_file() else {}
+        known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+        config = self.params.config_hash()
+        entries = known["figures"] if known.get("provenance", {}).get("config") == config else {}
         entries[name] = {"caption": caption, "files": {path.name: file_hash(path) for path in paths}}
-        write_json(record, {"provenance": provenance(config=self.params.config_hash()),
+        write_json(record, {"provenance": provenance(config=config),
                             "figures": dict(sorted(entries.items()))})
         return paths[0], caption
 
 
 def tokens(page: VoicePage) -> tuple[Figure, str]:
     """Places and motion of synthetic blobs, read back from the trained encoder's tokens by ridge regression."""
-    encoder = load_encoder(page.run.model / ENCODER).eval()
+    path = page.run.model / ENCODER
+    if not path.is_file():
+        raise MissingPhaseError(f"{page.stored.named(path)}: no trained region encoder (variant {page.params.variant}), so "
+                                "there are no tokens to read; variant full has one, run: make reproduce")
+    encoder = load_encoder(path).eval()
     frames, every = page.params.frames_per_clip, page.params.every * page.run.backbone.temporal_patch_size
     tracks = blob_tracks(_CLIPS, steps=-(-frames // every), seed=page.params.seed)
     facts = tracks.facts()

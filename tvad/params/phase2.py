@@ -7,6 +7,11 @@ from tvad.errors import ParameterError
 from tvad.params.base import DATASETS, RunParameters, setting
 
 
+def not_run_for(dataset: str) -> str:
+    """Why phase 2 is not run for a data set, in words; empty for SimCampus, which it is trained on."""
+    return "" if dataset == "simcampus" else f"phase 2 is trained on simcampus; not run for {dataset}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Phase2(RunParameters):
     """Parameters of the conversation: the dialogue set, and what is trained on it."""

@@ -24,7 +24,7 @@ from tvad.sharing import from_pretrained
 from tvad.video import read_clip
 model = from_pretrained("{name}"{more})
 talk = model.converse(read_clip("video.mp4", start=0, frames=16))
-print(talk.ask("Is there any anomaly in the video?"))"""}
+print(talk.decide("Is there any anomaly in the video?", options=("Yes.", "No.")))  # and the probability of yes"""}
 _SIMULATED = ("Every figure on SimCampus is of simulated footage: it says nothing about real cameras by itself.",
               "The tiny model knows street scenes seen from above, about 240x360 pixels, and few words.")
 _ALWAYS = ("A score is no proof: a person must look before anybody acts on it, and nobody should be judged by it alone.",

@@ -10,7 +10,7 @@ from typing import Any
 
 from tvad.backbones.zoo import ZOO, resolve
 from tvad.checkpoints import read_weights
-from tvad.errors import CheckpointError, MissingPhaseError
+from tvad.errors import CheckpointError, MissingPhaseError, StorageError
 from tvad.record import COMPLETE, Row, commit, read_rows, versions
 from tvad.sharing.card import write_card
 from tvad.sharing.manifest import verify, write_manifest
@@ -80,7 +80,9 @@ def from_pretrained(source: Path | str, *, backbone: Any = None, ahd: Path | str
         if Path(ahd).is_dir():
             verify(ahd)
     if (folder / SPEAKER).is_dir():
-        model = _conversing(backbone, decoder, folder / SPEAKER, options)
+        from tvad.conversation import TVAU
+
+        model = TVAU.from_phase2(backbone, decoder, folder / SPEAKER, **options)
     else:
         from tvad.detector import TVAD
 
@@ -88,25 +90,6 @@ def from_pretrained(source: Path | str, *, backbone: Any = None, ahd: Path | str
     if backbone == folder / BACKBONE:
         model.backbone.name = content["backbone"]       # not that of the folder inside
     return model
-
-
-def _conversing(backbone: Any, decoder: Path, speaker: Path, options: dict[str, Any]) -> Any:
-    from tvad.conversation import TVAU
-    from tvad.queries.heatmap import EventHeatmapDecoder
-
-    model = TVAU.from_phase2(backbone, decoder, speaker, **options)
-    queries = decoder.with_name(QUERIES)
-    if queries.is_file():
-        model.queries = EventHeatmapDecoder.load(queries, backbone=model.backbone).to(model.backbone.device)
-        model.query_scoring = _query_scoring(queries, model.scoring)
-    return model
-
-
-def _query_scoring(queries: Path, default: Any) -> Any:
-    from tvad.detection import Scoring
-
-    record = queries.with_suffix(".json")
-    return Scoring.load(record) if record.is_file() else default
 
 
 def _of_run(run: Path, folder: Path, kind: str | None) -> dict[str, Any]:
@@ -184,10 +167,22 @@ def _copy_backbone(source: Path, target: Path) -> None:
 
 
 def _replace(folder: Path, target: Path) -> None:
-    """Put the finished folder in its place; what was there goes only when the new one is whole."""
+    """Put the finished folder in its place; what was there goes only when the new one is whole and lies there.
+
+    Raises :class:`StorageError` when the disk refuses; what was there is then there again.
+    """
+    old = folder.parent / "old"
     if target.exists():
         verify(target)                      # nothing but a shared model is ever replaced
-        target.rename(folder.parent / "old")
-    folder.rename(target)
+    try:
+        if target.exists():
+            target.rename(old)
+        folder.rename(target)
+    except OSError as error:
+        if old.exists():
+            old.rename(target)
+        raise StorageError(f"{target}: the folder could not be put in its place ({error.strerror or error}); what was "
+                           "there is untouched. Close what has it open, see to rights and space, and write it again"
+                           ) from error
 
 

@@ -28,9 +28,9 @@ from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.language.run import dialogue_set, folder_of, opened
 from tvad.params import Phase2, project_root
 from tvad.prompts import prototypes
-from tvad.record import SPOKEN, Row, provenance, read_rows, replace_rows, write_json
+from tvad.record import SPOKEN, provenance, read_rows, replace_rows, write_json
 from tvad.scenes.types import OPEN_SET_EVENTS
-from tvad.study.run import TRAINING_SPLITS, Study, open_backbone
+from tvad.study.run import TRAINING_SPLITS, Study, open_backbone, said
 from tvad.study.speaking import Spoken, cell_key, speak_cell
 from tvad.training.phase2_config import Phase2Config
 from tvad.training.variants import VARIANTS
@@ -145,9 +145,5 @@ class Ablation:
                           kinds=OPEN_SET_EVENTS if protocol == "open-set" else ())
         replace_rows(self.rows_path(config), rows)
         for split in self.splits(protocol):
-            print(f"{variant}, seed {seed}, {protocol}/{split}: {_said(rows, variant, split)}", flush=True)
-
-
-def _said(rows: Sequence[Row], variant: str, split: str) -> str:
-    return ", ".join(f"{row.metric} {row.value:.3f}" for row in rows if row.value is not None and row.event is None
-                     and (row.variant, row.split) == (variant, split))
+            own = [row for row in rows if (row.variant, row.split) == (variant, split)]
+            print(f"{variant}, seed {seed}, {protocol}/{split}: {said(own)}", flush=True)

@@ -26,11 +26,11 @@ from tvad.backbones.qwen import QwenBackbone
 from tvad.detection import Detection, Scoring
 from tvad.detector import TVAD
 from tvad.errors import MissingPhaseError, ParameterError
-from tvad.evaluation import Cell, detection_path, evaluate, stored
+from tvad.evaluation import Cell, detection_key, detection_path, evaluate, stored
 from tvad.params import Phase1, project_root
 from tvad.prompts import prototypes
 from tvad.record import Row, provenance, read_rows, replace_rows, write_json
-from tvad.study.run import Arm, Study, open_backbone, tower_of
+from tvad.study.run import Arm, Study, open_backbone, said, tower_of
 from tvad.training.adapt import AdaptConfig, adapt
 
 CONFIG = AdaptConfig()
@@ -89,9 +89,7 @@ class CameraStudy:
             rows = self._cell(tower, seed)
             replace_rows(path, rows)
             for variant in self.variants(tower):
-                said = ", ".join(f"{row.metric} {row.value:.3f}" for row in rows if row.variant == variant
-                                 and row.event is None and row.value is not None)
-                print(f"{variant}, seed {seed}: {said}", flush=True)
+                print(f"{variant}, seed {seed}: {said(row for row in rows if row.variant == variant)}", flush=True)
         if missing:
             record = provenance(config=self.key, device=str(self.stock.device), attention=self.stock.attention,
                                 started=began, seeds=list(self.seeds), settings=asdict(self.config),
@@ -145,12 +143,13 @@ class CameraStudy:
         found: dict[str, dict[str, Detection]] = {variant: {} for variant in detectors}
         folder = self.work / self.key / arm.name / "detections"
         for video in tqdm(self._evaluated(), desc=f"scoring ({arm.name})", unit="video"):
-            key = f"{self.key}-{video.frames.fingerprint}"
-            kept = {variant: stored(detection_path(folder / variant, video), key) for variant in detectors}
+            # A detector's fingerprint holds the key of its adaptation: other weights are other detections.
+            keys = {variant: detection_key(detector, video) for variant, detector in detectors.items()}
+            kept = {variant: stored(detection_path(folder / variant, video), key) for variant, key in keys.items()}
             if None in kept.values():
                 kept = detect_all(detectors, video)
                 for variant, detection in kept.items():
-                    detection.save(detection_path(folder / variant, video), key=key)
+                    detection.save(detection_path(folder / variant, video), key=keys[variant])
             for variant, detection in kept.items():
                 found[variant][video.id] = detection
         return found

@@ -37,7 +37,7 @@ _ALARM = 0.5                 # heat that one ordinary patch in a thousand passes
 
 @dataclass(frozen=True)
 class Alarm:
-    """A stretch of a video whose smoothed score is above 0.5: frames ``start:stop``, ``peak`` frame and its ``score``."""
+    """Where a video's smoothed score is at least 0.5: frames ``start:stop``, the ``peak`` frame, its ``score``."""
     video: str
     start: int
     stop: int
@@ -82,8 +82,9 @@ class CameraRun:
     @cached_property
     def adapted(self) -> AdaptResult:
         """The detector adapted to the ordinary footage, its report and its sheet of composites."""
+        # "events" are what is asked for, in the user's words; adaptation pastes all that it knows.
         shared = {item.name: getattr(self.params, item.name) for item in fields(AdaptConfig)
-                  if hasattr(self.params, item.name)}
+                  if item.name != "events" and hasattr(self.params, item.name)}
         rehearsal = open_dataset("simcampus", root=self.params.data_root).videos("train") if self.params.rehearsal else ()
         return adapt(self.model, self.ordinary, output_dir=self.folder / "adapted", config=AdaptConfig(**shared),
                      rehearsal=rehearsal, cache_dir=self._cache)
@@ -100,7 +101,7 @@ class CameraRun:
 
     @cached_property
     def alarms(self) -> list[Alarm]:
-        """All stretches above 0.5, the highest first."""
+        """All stretches of 0.5 and above, the highest first."""
         return sorted((alarm for name, detection in self.detections.items() for alarm in stretches(name, detection)),
                       key=lambda alarm: -alarm.score)
 

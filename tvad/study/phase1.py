@@ -3,7 +3,8 @@
 Everything lands in ``<output>/phase1``; figures are drawn from there (``tvad.figures``) and never need a model.
 
     params.json  examples.npz  ahd.safetensors  history.json  training.json  detector.json  val_rows.jsonl
-    detections/<split>/*.npz  rows.jsonl  queries.safetensors  queries.npz  provenance.json  complete.json (last)
+    detections/<split>/*.npz  rows.jsonl  queries.safetensors  queries.npz  listening.json  provenance.json
+    complete.json (last)
 
 A decoder that another profile's finished run has trained from the same data, tower and settings is taken over instead
 of trained again (``training.json`` says so): profile ped2 evaluates on real footage the decoder of profile tiny.
@@ -28,10 +29,12 @@ from jaxtyping import Float
 from tvad.datasets import open_dataset
 from tvad.detection import Detection, Scoring, calibrate, rescore
 from tvad.detector import TVAD
-from tvad.errors import MissingPhaseError
+from tvad.errors import DatasetError, MissingPhaseError
 from tvad.evaluation import Cell, evaluate, score_dataset
+from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.params import Phase1, project_root
 from tvad.prompts import prototypes
+from tvad.queries.words import NORMAL_WORDINGS, WORDINGS, reference_words
 from tvad.record import (
     Row,
     append_rows,
@@ -45,7 +48,7 @@ from tvad.record import (
     write_json,
 )
 from tvad.study.examples import first_of_each_kind, largest_target, principal_colours
-from tvad.study.listening import LISTENING, write_examples
+from tvad.study.listening import LISTENING, write_examples, write_silence
 from tvad.study.run import TRAINING_SPLITS, open_backbone
 from tvad.training.phase1 import Phase1Config, train_heatmap, untrained_decoder
 from tvad.training.queries import QueryConfig, train_queries
@@ -105,6 +108,8 @@ class Phase1Run:
 
     def __init__(self, params: Phase1, *, backbone: Any = None) -> None:
         self.params, self.config = params, Phase1Config.from_params(params)
+        # Made now, so that a setting that cannot be is said before any work; queries know no whole maps (0 patches).
+        self.query_config = QueryConfig.from_params(params, patches_per_pair=params.patches_per_pair or 256)
         self.folder = params.output / PHASE
         self.cache = project_root() / "data" / "cache"
         self._began = time.perf_counter()
@@ -139,14 +144,22 @@ class Phase1Run:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
     @cached_property
+    def query_key(self) -> str:
+        """Hash of all that decides the decoder of query heatmaps: data and tower as above, its settings, the words."""
+        parts = [self.training_key, asdict(self.query_config), list(WORDINGS.items()), NORMAL_WORDINGS, reference_words()]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+    @cached_property
+    def donors(self) -> list[Path]:
+        """The finished phase-1 folders of other profiles with the same trained decoder."""
+        finished = [folder for folder in sorted(self.params.output.parent.glob(f"*/{PHASE}"))
+                    if folder != self.folder and is_complete(folder)[0]]
+        return [folder for folder in finished if _key_in(folder / "training.json") == self.training_key]
+
+    @property
     def donor(self) -> Path | None:
-        """The finished phase-1 folder of another profile with the same trained decoder, if there is one."""
-        for folder in sorted(self.params.output.parent.glob(f"*/{PHASE}")):
-            if folder != self.folder and is_complete(folder)[0]:
-                made = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-                if made["key"] == self.training_key:
-                    return folder
-        return None
+        """The first of ``donors``, if there is one."""
+        return next(iter(self.donors), None)
 
     def data(self) -> list[dict[str, Any]]:
         """Render what is missing and describe the splits: one record each, ``positive_rate`` None where not opened."""
@@ -229,18 +242,31 @@ class Phase1Run:
         """Train the decoder of query heatmaps on the same cached pairs, or take it over; and ask it about the examples.
 
         Every event of the examples (on footage that names none: ``params.events``) is asked for in each of their clips;
-        the maps go to ``queries.npz``.  ``queries.safetensors`` beside the decoder is what ``TVAD.find`` uses.
+        the maps go to ``queries.npz``, whose path is returned.  ``queries.safetensors`` beside the decoder is what
+        ``TVAD.find`` uses; ``listening.json`` says what decided it.  Where the pairs cannot teach it (too few of them to
+        show every event, or a set that names none) there is no such decoder: that is said here, in ``listening.json``
+        and in the figure, and the rest of the run stands.  Raises StorageError for a full disk.
         """
         began, path = time.perf_counter(), self.folder / "queries.safetensors"
-        if self.donor is not None and (self.donor / path.name).is_file():
-            shutil.copyfile(self.donor / path.name, path)
+        record = {"key": self.query_key, "taken_over_from": None, "missing": None}
+        donor = next((folder for folder in self.donors if (folder / path.name).is_file()
+                      and _key_in(folder / "listening.json") == self.query_key), None)
+        if donor is not None:
+            shutil.copyfile(donor / path.name, path)
+            record["taken_over_from"] = donor.parent.name
         else:
-            train_queries(QueryConfig.from_params(self.params), self.backbone, train=self.train_part.videos,
-                          val=self.val_part.videos, output_dir=self.folder / "listening", cache_dir=self.cache)
-            shutil.copyfile(self.folder / "listening" / path.name, path)
-        write_examples(self, path)
+            try:
+                train_queries(self.query_config, self.backbone, train=self.train_part.videos, val=self.val_part.videos,
+                              output_dir=self.folder / "listening", cache_dir=self.cache)
+                shutil.copyfile(self.folder / "listening" / path.name, path)
+            except DatasetError as error:
+                record["missing"] = str(error)
+                path.unlink(missing_ok=True)      # one of an earlier run must not serve this one
+                print(f"no query heatmaps: {error}", flush=True)
+        found = write_silence(self, record["missing"]) if record["missing"] else write_examples(self, path)
+        write_json(self.folder / "listening.json", record)
         self.seconds["queries"] = time.perf_counter() - began
-        return path
+        return found
 
     def evaluate(self) -> list[Row]:
         """Score the evaluated split and write its rows, to ``rows.jsonl`` and into the run's ``results.jsonl``."""
@@ -265,14 +291,16 @@ class Phase1Run:
                             settings=asdict(self.config))
         write_json(self.folder / "provenance.json", record)
         # Checkpoints and stored detections can be made again; they are no result.
-        asked = ["queries.safetensors", LISTENING] if (self.folder / LISTENING).is_file() else []
+        asked = [name for name in ("queries.safetensors", LISTENING, "listening.json") if (self.folder / name).is_file()]
         complete(self.folder, ["params.json", "data.json", "examples.npz", "training.json", *_TRAINED, "rows.jsonl", *asked,
                                "provenance.json"])
         return record
 
     def _score(self, scoring: Scoring, videos: Sequence[Any], split: str) -> Mapping[str, Detection]:
-        model = TVAD.from_pretrained(self.backbone, self.folder / "ahd.safetensors", scoring=scoring,
-                                     cache_dir=self.cache)
+        # Without queries: those that an earlier run left here may be of another tower.
+        decoder = AnomalyHeatmapDecoder.load(self.folder / "ahd.safetensors", backbone=self.backbone)
+        model = TVAD(self.backbone, decoder.to(getattr(self.backbone, "device", "cpu")), prototypes=self.prototypes,
+                     scoring=scoring)
         return score_dataset(model, videos, self.folder / "detections" / split).check().detections
 
     def _cell(self, part: Part, scoring: Scoring) -> Cell:
@@ -285,6 +313,11 @@ class Phase1Run:
     def _write_rows(path: Path, rows: Sequence[Row]) -> None:
         path.unlink(missing_ok=True)
         append_rows(path, rows)
+
+
+def _key_in(path: Path) -> str | None:
+    """The key of a record of training; None where there is no record."""
+    return json.loads(path.read_text(encoding="utf-8"))["key"] if path.is_file() else None
 
 
 def evaluated_part(params: Phase1) -> Part:

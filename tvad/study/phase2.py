@@ -5,6 +5,8 @@
     run.finish()
 
 Everything lies in ``<output>/phase2``: the model, its history, every answer, the seconds.  A finished training is kept.
+Phase 2 is trained and measured on SimCampus alone: for any other data set nothing is run or written, every step says so
+(``not_run``) and the notebook goes on.
 """
 from __future__ import annotations
 
@@ -25,8 +27,10 @@ from tvad.errors import MissingPhaseError
 from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.language.run import folder_of, opened
 from tvad.params import Phase1, Phase2, project_root
+from tvad.params.phase2 import not_run_for
 from tvad.prompts import prototypes
 from tvad.record import Row, append_rows, complete, latest_rows, provenance, read_rows, reopen, replace_rows, write_json
+from tvad.study.phase1 import read_params
 from tvad.study.report import Table
 from tvad.study.run import TRAINING_SPLITS
 from tvad.study.speaking import Spoken, read_seconds, speak_cell
@@ -39,13 +43,19 @@ _PHASE1 = "phase1"
 
 
 class Phase2Run:
-    """A run under way. Raises :class:`MissingPhaseError` where phase 1 has left no decoder in the same output folder."""
+    """A run under way; ``not_run`` says in words why there is none, else it is empty.
+
+    Raises :class:`MissingPhaseError` where phase 1 has left no decoder in the same output folder.
+    """
 
     def __init__(self, params: Phase2, *, backbone: Any = None) -> None:
         self.params, self.config = params, Phase2Config.from_params(params)
         self.folder, self.cache = params.output / PHASE, project_root() / "data" / "cache"
         self.ahd = params.output / _PHASE1 / "ahd.safetensors"
         self._began = time.perf_counter()
+        self.not_run = not_run_for(params.dataset)
+        if self.not_run:
+            return
         if not self.ahd.is_file():
             raise MissingPhaseError(f"{self.ahd}: phase 2 starts from the heatmap decoder of phase 1, which is not there; "
                                     "run notebooks/phase1_ahd.ipynb with this profile, or: make reproduce "
@@ -59,7 +69,7 @@ class Phase2Run:
     @cached_property
     def phase1(self) -> Phase1:
         """The parameters that phase 1 was run with."""
-        return Phase1.read(json.loads((self.ahd.parent / "params.json").read_text(encoding="utf-8")))
+        return read_params(self.params.output)
 
     @cached_property
     def backbone(self) -> QwenBackbone:
@@ -89,7 +99,10 @@ class Phase2Run:
         return self.folder / MODEL
 
     def speak(self) -> list[Row]:
-        """Train what is not trained yet, answer the evaluated split, and write the rows."""
+        """Train what is not trained yet, answer the evaluated split, and write the rows; none where it is ``not_run``."""
+        if self.not_run:
+            print(self.not_run)
+            return []
         train, val, split = self.splits
         rows = speak_cell(self.config, self.backbone, self.decoder, self.data, prototypes=self.prototypes,
                           output=self.folder, cache_dir=self.cache, train=train, val=val, splits=(split,),
@@ -104,7 +117,9 @@ class Phase2Run:
         return json.loads((self.folder / "history.json").read_text(encoding="utf-8"))
 
     def finish(self) -> dict[str, Any]:
-        """Write provenance, then ``complete.json``; returns the provenance."""
+        """Write provenance, then ``complete.json``; returns the provenance, and writes nothing where it is ``not_run``."""
+        if self.not_run:
+            return provenance(config=self.params.config_hash(), started=self._began, seconds={}, not_run=self.not_run)
         seconds = {name: round(value, 1) for name, value in read_seconds(self.folder).items()}
         record = provenance(config=self.params.config_hash(), device=str(self.backbone.device),
                             attention=self.backbone.attention, started=self._began, backbone=self.backbone.name,
@@ -115,6 +130,8 @@ class Phase2Run:
 
     def table(self) -> Table:
         """Each figure of this run with its interval, the same model with other clips' maps, and the committed study."""
+        if self.not_run:
+            return Table(self.not_run)
         rows = read_rows(self.folder / "rows.jsonl")
         path = project_root() / "figures" / self.params.profile / "study.jsonl"
         study = collect(latest_rows(read_rows(path))) if path.is_file() else {}

@@ -24,7 +24,7 @@ from tvad.params import Phase1, project_root
 from tvad.queries.evaluation import best_sigma, hear, rows_of
 from tvad.queries.heatmap import EventHeatmapDecoder
 from tvad.record import QUERIED, provenance, read_rows, replace_rows, write_json
-from tvad.study.run import TRAINING_SPLITS, Study, open_backbone
+from tvad.study.run import TRAINING_SPLITS, Study, open_backbone, said
 from tvad.training.queries import QueryConfig, train_queries
 
 Place = tuple[str, int]         # training protocol and seed
@@ -111,8 +111,7 @@ class QueryStudy:
                                        config=self.key, sigma=scoring.sigma, samples=self.params.bootstrap_samples,
                                        choice=scoring.choice_on(f"simcampus/{split}")))
             replace_rows(self.phase1.rows_path, rows)
-            said = ", ".join(f"{row.metric} {row.value:.3f}" for row in rows if row.event is None and row.value is not None)
-            print(f"queries, seed {seed}, {protocol}/{split}: {said}", flush=True)
+            print(f"queries, seed {seed}, {protocol}/{split}: {said(rows)}", flush=True)
 
     def _has(self, protocol: str, seed: int) -> bool:
         path = self.phase1.rows_path

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from tvad.evaluation import Cell, detection_key, detection_path, evaluate, evalu
 from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.params import Phase1, project_root
 from tvad.prompts import prototypes
-from tvad.record import provenance, read_rows, replace_rows, write_json
+from tvad.record import Row, provenance, read_rows, replace_rows, write_json
 from tvad.scenes.types import OPEN_SET_EVENTS
 from tvad.training.cache import prune
 from tvad.training.phase1 import Phase1Config, train_heatmap, untrained_decoder
@@ -223,8 +223,12 @@ class Study:
         if target.protocol == "open-set":
             rows += evaluate_events(detections, videos, cell, kinds=OPEN_SET_EVENTS, name="kept-out")
         replace_rows(self.rows_path, rows)
-        said = ", ".join(f"{row.metric} {row.value:.3f}" for row in rows if row.event is None and row.value is not None)
-        print(f"{arm.name} on {target.dataset}/{target.split}: {said}", flush=True)
+        print(f"{arm.name} on {target.dataset}/{target.split}: {said(rows)}", flush=True)
+
+
+def said(rows: Iterable[Row]) -> str:
+    """What a study tells of rows in one line: metric and value, without those of single events and undefined ones."""
+    return ", ".join(f"{row.metric} {row.value:.3f}" for row in rows if row.event is None and row.value is not None)
 
 
 def open_backbone(params: Phase1, **options: Any) -> QwenBackbone:

@@ -68,7 +68,7 @@ def stand_in(models: Models, run: Path) -> Models:
     with tempfile.TemporaryDirectory() as folder:
         speaker.save(folder, extra={"economy": {"every": 2, "token_step": 2, "pool": 3}})
         speaker.release()
-        return replace(models, talker=TVAU.from_phase2(tower, find_models(run).ahd, folder, batch=1))
+        return replace(models, talker=TVAU.from_phase2(tower, find_models(run).ahd, folder, batch=1, queries=False))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -53,7 +53,9 @@ def find_offers(params: Any) -> tuple[list[Offer], str]:
             offers += own_offers(Path(params.videos).expanduser())
         if params.examples:
             options = {} if params.data_root is None else {"root": params.data_root}
-            data = open_dataset(params.dataset, protocol=params.protocol, **options)
+            if params.dataset == "simcampus":       # only it has several protocols
+                options["protocol"] = params.protocol
+            data = open_dataset(params.dataset, **options)
             offers += offers_of(data, params.split, params.examples)
     except TvadError as error:
         return offers, str(error)

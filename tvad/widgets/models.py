@@ -19,7 +19,6 @@ from tvad.record import COMPLETE
 DECODER, QUERIES, SPEAKER = "phase1/ahd.safetensors", "queries.safetensors", "phase2.json"
 # Where phase 1 and a training of its own leave the decoder of query heatmaps.
 _QUERY_FOLDERS = ("phase1", "queries", ".")
-_MAKE_QUERIES = "train_queries in tvad.training.queries makes it"
 
 
 @dataclass(frozen=True)
@@ -69,27 +68,29 @@ def load_models(run: Path | str, *, backbone: str = "qwen2.5-vl-tiny", cache_dir
     try:
         taps = AnomalyHeatmapDecoder.load(found.ahd).taps
         tower = QwenBackbone.from_pretrained(backbone, taps=taps, load_language_model=found.speaker is not None)
-        detector = TVAD.from_pretrained(tower, found.ahd, cache_dir=cache_dir, batch=1)
+        detector = TVAD.from_pretrained(tower, found.ahd, cache_dir=cache_dir, batch=1, queries=False)
     except TvadError as error:
         return Models(no_detector=plain(error, run))
-    no_queries = "" if detector.queries is not None else (
-        f"Finding events by name needs its own decoder, {shown}/phase1/{QUERIES}; {_MAKE_QUERIES}.")
-    if found.queries is not None and detector.queries is None:
-        no_queries = _add_queries(detector, found.queries, run)
+    no_queries = _add_queries(detector, found, run)
     talker, no_talker = _talker(tower, found, shown, cache_dir)
     return Models(detector, talker, "", no_queries, no_talker, tower.name)
 
 
-def _add_queries(detector: Any, path: Path, run: Path | str) -> str:
+def _add_queries(detector: Any, found: Found, run: Path | str) -> str:
+    """Give the detector its decoder of queries; why it has none, in words."""
     from tvad.detection import Scoring
     from tvad.queries.heatmap import EventHeatmapDecoder
 
+    if found.queries is None:
+        return f"Finding events by name needs its own decoder, {_short(run)}/phase1/{QUERIES}; run: make reproduce"
     try:
-        detector.queries = EventHeatmapDecoder.load(path, backbone=detector.backbone).to(detector.backbone.device)
-        record = path.with_suffix(".json")
-        detector.query_scoring = Scoring.load(record) if record.is_file() else detector.scoring
+        queries = EventHeatmapDecoder.load(found.queries, backbone=detector.backbone).to(detector.backbone.device)
+        record = found.queries.with_suffix(".json")
+        scoring = Scoring.load(record) if record.is_file() else detector.scoring
     except TvadError as error:
-        return plain(error, run)
+        said = plain(error, run)
+        return said if "make reproduce" in said else f"{said}; run: make reproduce"
+    detector.queries, detector.query_scoring = queries, scoring
     return ""
 
 
@@ -100,7 +101,7 @@ def _talker(tower: Any, found: Found, shown: str, cache_dir: Path | str | None) 
     from tvad.conversation import TVAU
 
     try:
-        return TVAU.from_phase2(tower, found.ahd, found.speaker, cache_dir=cache_dir, batch=1), ""
+        return TVAU.from_phase2(tower, found.ahd, found.speaker, cache_dir=cache_dir, batch=1, queries=False), ""
     except TvadError as error:
         return None, plain(error, found.run)
 

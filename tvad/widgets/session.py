@@ -119,7 +119,7 @@ class Session:
 
     def ask(self, question: str, frame: int, *, hear: Callable[[Said], None] | None = None) -> Notice:
         """Ask about the clip that shows ``frame``; ``hear`` gets the answer as it grows.  Follow-up questions about the
-        same clip go on with the same conversation."""
+        same clip go on with the same conversation.  Whether there is an anomaly is answered by yes or no."""
         question = " ".join(str(question).split())
         if self.analysis is None:
             return Notice("error", "Choose a video first.")
@@ -129,18 +129,9 @@ class Session:
             return Notice("error", f"Ask a question of up to {MAX_QUESTION} letters.")
         try:
             span = self.analysis.span_at(frame)
-            talk = self._talk(span)
-            before = talk.fork()        # asked for the probability, so that it does not hear its own answer
-            said = Said(question, "", *span)
-            for piece in talk.stream(question):
-                said = replace(said, answer=said.answer + piece)
-                if hear is not None:
-                    hear(said)
+            said = _answered(self._talk(span), Said(question, "", *span), hear)
         except (TvadError, MemoryError) as error:
             return Notice("error", _first_line(error))
-        said = replace(said, answer=said.answer.strip() or "(no answer)")
-        if said.answer.lower().startswith(("yes", "no")):
-            said = replace(said, chance=before.probability(question))
         with self.lock:
             self.said.append(said)
         if hear is not None:
@@ -226,6 +217,30 @@ class Session:
         """The conversation so far, as JSON."""
         return [{"frames": [said.start, said.stop], "question": said.question, "answer": said.answer,
                  "probability_of_yes": said.chance} for said in self.said]
+
+
+def asks_for_anomaly(question: str) -> bool:
+    """Whether a question is one of those for an anomaly, which are answered by yes or no, in any of their wordings."""
+    from tvad.language.phrasings import language
+    from tvad.metrics.text import YES_NO, plain
+
+    return plain(question) in {plain(one) for one in language("en").wordings("questions", YES_NO)}
+
+
+def _answered(talk: Any, said: Said, hear: Callable[[Said], None] | None) -> Said:
+    """``said`` with its answer; whether there is an anomaly is decided as in evaluation, by the calibrated chance."""
+    from tvad.metrics.text import yes_no
+
+    if asks_for_anomaly(said.question):
+        answer, chance = talk.decide(said.question, options=("Yes.", "No."))
+        return replace(said, answer=answer, chance=chance)
+    before = talk.fork()        # asked for the probability, so that it does not hear its own answer
+    for piece in talk.stream(said.question):
+        said = replace(said, answer=said.answer + piece)
+        if hear is not None:
+            hear(said)
+    said = replace(said, answer=said.answer.strip() or "(no answer)")
+    return said if yes_no(said.answer) is None else replace(said, chance=before.probability(said.question))
 
 
 def meaning_of(meanings: tuple[Any, ...]) -> str:
