@@ -30,8 +30,9 @@ from tvad.evaluation import Cell, detection_key, detection_path, evaluate, store
 from tvad.params import Phase1, project_root
 from tvad.prompts import prototypes
 from tvad.record import Row, provenance, read_rows, replace_rows, write_json
-from tvad.study.run import Arm, Study, open_backbone, said, tower_of
+from tvad.study.run import CACHE_BYTES, Arm, Study, open_backbone, said, tower_of
 from tvad.training.adapt import AdaptConfig, adapt
+from tvad.training.cache import prune
 
 CONFIG = AdaptConfig()
 DEFAULT = "adapted"
@@ -88,6 +89,7 @@ class CameraStudy:
         for tower, seed in missing:
             rows = self._cell(tower, seed)
             replace_rows(path, rows)
+            prune(self.cache, keep=[], limit_bytes=CACHE_BYTES)      # composites of a seed serve that seed alone
             for variant in self.variants(tower):
                 print(f"{variant}, seed {seed}: {said(row for row in rows if row.variant == variant)}", flush=True)
         if missing:
