@@ -19,8 +19,8 @@ from tvad.study.tables import study_tables
 from tvad.training.variants import VARIANTS
 
 pytest_plugins = ("phase2_fakes",)
-PARAMS = Phase2(steps=1, blob_steps=1, blob_batch=2, batch_size=2, validate_every=2, scene_share=0.0, every=1, token_step=1,
-                pool=1, looks=2, val_conversations=4, bootstrap_samples=10)
+PARAMS = Phase2(steps=1, word_steps=2, blob_steps=1, blob_batch=2, batch_size=2, validate_every=2, scene_share=0.0, every=1,
+                token_step=1, pool=1, looks=2, val_conversations=4, bootstrap_samples=10)
 HEAT = Row(system="t-vad", variant="full", dataset="simcampus", split="test", protocol="scene-disjoint", metric="micro_auc",
            value=0.9, ci_low=None, ci_high=None, n=4, seed=0, config="phase1", commit=None)
 
@@ -44,6 +44,9 @@ def study(backbone, decoder, root, tmp_path, monkeypatch):
     monkeypatch.setattr(ablation.Spoken, "of", spoken)
     monkeypatch.setattr(ablation, "OPEN_SET_EVENTS", ("car",))
     monkeypatch.setattr(ablation, "prototypes", lambda *_, **__: TEXT)
+    # No profile sets how many blobs the classifiers of the region encoder see.
+    config = Ablation.config
+    monkeypatch.setattr(Ablation, "config", lambda *given: replace(config(*given), word_blobs=8))
 
     def make(**options):
         made = Ablation("tiny", root=tmp_path, params=PARAMS, phase1=phase1, **options)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from language_toys import ToyVideo, path, the_track
 
+from tvad.errors import ParameterError
 from tvad.language import captioning
 from tvad.language.appearance import Drop, Look, Sighting
 from tvad.language.captioning import CaptionedAppearance, HubCaptioner, focus_view, majority, named
@@ -72,7 +73,8 @@ def test_a_vehicle_has_no_clothes():
     ("A man pushing a hand truck.", "hand_truck"), ("a hand-truck", "hand_truck"), ("hand trucks", "hand_truck"),
     ("a white truck", "car"), ("two trucks", "car"), ("There is no car.", ""), ("It is not a bicycle", ""),
     ("I don't see a car", ""), ("It isn\u2019t a van", ""), ("a person without a stroller", ""), ("I cannot see a car", ""),
-    ("neither", ""), ("a notable car", "car"),
+    ("neither", ""), ("a notable car", "car"), ("unclear, maybe a car", ""), ("hardly a car", ""), ("a toy car", ""),
+    ("hard to say whether it is a car", ""),
 ])
 def test_a_hand_truck_is_no_car_and_what_is_denied_is_not_named(answer, kind):
     assert named(answer, captioning._KINDS) == kind
@@ -129,3 +131,15 @@ def test_a_model_that_is_not_there_is_named(tmp_path):
 
     with pytest.raises(BackboneError, match=r"nothing: cannot be loaded as a captioner .*AutoModelForImageTextToText"):
         HubCaptioner.from_pretrained(tmp_path / "nothing")
+
+
+def test_a_late_denial_counts_although_reports_are_cut():
+    view = ToyVideo().view()
+    long = "a car, it seems at first sight, on the far side of the road behind the trees; but no, there is nothing"
+    said = CaptionedAppearance(Speaker({"in the blurred": long})).of(view, the_track(view))
+    assert said.reason == "captioner: no class" and long[:80] in said.detail and long not in said.detail
+
+
+def test_a_captioner_asks_about_one_frame_at_least():
+    with pytest.raises(ParameterError, match="frames must be at least 1, got 0; 5 is usual"):
+        CaptionedAppearance(Speaker({}), frames=0)

@@ -203,3 +203,16 @@ def test_what_is_no_phrase_is_refused(text):
 def test_what_is_no_path_is_refused(given, text):
     with pytest.raises(PhraseError, match=text):
         Path(*given)
+
+
+@pytest.mark.parametrize("pace", [float("nan"), 0.0, -1.0, float("inf")])
+def test_a_pace_that_is_none_is_refused(pace):
+    track = MaskTrack.of(1, range(6), boxes=[(10 + 3 * k, 10, 14 + 3 * k, 30) for k in range(6)], areas=[40] * 6)
+    with pytest.raises(MaskError, match="pace must be pixels a frame above 0"):
+        timeline_of(track, frames=6, size=(60, 90), pace=pace)
+
+
+@pytest.mark.parametrize("box", [(float("nan"), 1, 2, 3), (9, 1, 2, 3), (1, 9, 2, 3)])
+def test_a_box_that_is_none_is_refused_with_its_row(box):
+    with pytest.raises(MaskError, match="in row 1 is none; give x1, y1, x2, y2"):
+        MaskTrack.of(1, range(2), boxes=[(1, 1, 4, 4), box], areas=[4, 4])

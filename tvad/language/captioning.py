@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from tvad.errors import BackboneError
+from tvad.errors import BackboneError, ParameterError
 from tvad.language.appearance import COLOURS, OBJECTS, ClipView, Drop, Look, Sighting
 from tvad.language.tracks import MaskTrack
 
@@ -42,7 +42,8 @@ _MOTIONS: Mapping[str, str] = {
 # Who rides a skateboard glides; elsewhere "riding" is for bicycles and motorcycles.
 _BOARD_MOTIONS: Mapping[str, str] = {**{name: words for name, words in _MOTIONS.items() if name != "riding"},
                                      "gliding": rf"{_MOTIONS['gliding']}|{_MOTIONS['riding']}"}
-_DENIAL = re.compile(r"\b(?:no|not|cannot|without|never|neither|nor|none|nothing)\b|n['\u2019]t\b")
+_DENIAL = re.compile(r"\b(?:no|not|cannot|without|never|neither|nor|none|nothing|hardly|maybe|perhaps|unclear|unsure|could"
+                     r"|might|whether|toy)\b|n['\u2019]t\b")
 _PEOPLE: Mapping[str, str] = {"man": r"man|boy|male", "woman": r"woman|girl|female"}
 _THINGS: Mapping[str, str] = {"scooter": r"scooters?|mopeds?", "van": rf"vans?|{_TRUCK}", "cart": r"carts?"}
 _COLOURS: Mapping[str, str] = {**{colour: colour for colour in COLOURS}, "grey": "gr[ea]y"}
@@ -58,7 +59,7 @@ QUESTIONS: Mapping[str, str] = {
 
 
 def named(answer: str, table: Mapping[str, str]) -> str:
-    """The one entry of ``table`` (name: regular expression) that an answer names, "" for none, several, or a denial."""
+    """The one entry of ``table`` (name: regular expression) that an answer names, "" for none, several, denial, doubt."""
     text = answer.lower()
     if _DENIAL.search(text):    # "there is no car" names a car and means none
         return ""
@@ -102,9 +103,14 @@ class CaptionedAppearance:
         captioner: ``(picture, question) -> answer``; see :class:`HubCaptioner`.
         name: for the manifest.
         frames: how many frames of a track are asked about, evenly spaced.
+
+    Raises:
+        ParameterError: fewer than one frame.
     """
 
     def __init__(self, captioner: Captioner, *, name: str = "captioner", frames: int = 5) -> None:
+        if frames < 1:
+            raise ParameterError(f"captioner: frames must be at least 1, got {frames}; 5 is usual")
         self.captioner, self.name, self.frames = captioner, name, frames
 
     def of(self, view: ClipView, track: MaskTrack) -> Sighting | Drop:
@@ -116,11 +122,11 @@ class CaptionedAppearance:
             pictures.append(focus_view(view.video.frames.read(frame, frame + 1)[0], view.target(track, row)))
         kind, answers = self._vote(pictures, QUESTIONS["kind"], _KINDS)
         if not kind:
-            return Drop("captioner: no class", f"{view.name}, track {track.id}: answers {answers}")
+            return Drop("captioner: no class", f"{view.name}, track {track.id}: answers {_shown(answers)}")
         motion, said = self._vote(pictures, QUESTIONS["motion"],
                                   _BOARD_MOTIONS if kind == "skateboarding" else _MOTIONS)
         if not motion:
-            return Drop("captioner: no motion", f"{view.name}, track {track.id}: answers {said}")
+            return Drop("captioner: no motion", f"{view.name}, track {track.id}: answers {_shown(said)}")
         # What class it is was asked; whether a van, a cart or a scooter stands in the same answers.
         thing = majority(answers, _THINGS)
         thing = thing if thing in OBJECTS[kind] else _USUAL.get(kind, "")
@@ -131,10 +137,15 @@ class CaptionedAppearance:
         return Sighting(Look(kind, noun, object=thing, accessories_known=False, **colours), (motion,))
 
     def _vote(self, pictures: Sequence[np.ndarray], question: str, table: Mapping[str, str]) -> tuple[str, list[str]]:
-        """The majority's answer and all answers, cut to a length that can be shown; what is no text says nothing."""
+        """The majority's answer and all answers; what is no text says nothing."""
         given = (self.captioner(picture, question) for picture in pictures)
-        answers = [answer[:80] if isinstance(answer, str) else "" for answer in given]
+        answers = [answer if isinstance(answer, str) else "" for answer in given]
         return majority(answers, table), answers
+
+
+def _shown(answers: Sequence[str]) -> list[str]:
+    """Answers cut to a length that a report can hold."""
+    return [answer[:80] for answer in answers]
 
 
 class HubCaptioner:

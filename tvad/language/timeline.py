@@ -118,7 +118,7 @@ def timeline_of(
         motion: the word for what the target does; where None, one of MOTION_STATES from the path.
 
     Raises:
-        MaskError: a track that reaches beyond the clip or the picture.
+        MaskError: a track that reaches beyond the clip or the picture, or a pace that is none.
     """
     height, width = size
     if track.frames[-1] >= frames:
@@ -135,6 +135,8 @@ def timeline_of(
     if pace is None:
         pace = Pace(max(0.2, _HEIGHTS * high))
     elif not isinstance(pace, Pace):
+        if not (np.isfinite(pace) and pace > 0):
+            raise MaskError(f"pace must be pixels a frame above 0, got {pace}; leave it out to take the target's height")
         pace = Pace(float(pace))
     usual = pace.at(walk[:, 1])
     reach = max(0.03 * min(size), 0.5 * min(high, float(np.median(box[:, 2] - box[:, 0] + 1))))

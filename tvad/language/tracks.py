@@ -42,7 +42,7 @@ class MaskTrack:
         areas: visible pixels; of pixels shared with another target each gets its part.
 
     Raises:
-        MaskError: no row, columns of different length, or frames that do not rise.
+        MaskError: no row, columns of different length, boxes that are none, or frames that do not rise.
     """
 
     id: int
@@ -59,6 +59,11 @@ class MaskTrack:
             if np.shape(getattr(self, name)) != shape:
                 raise MaskError(f"track {self.id}: {name} has shape {np.shape(getattr(self, name))}, expected {shape} as "
                                 f"frames has {rows}")
+        boxes = np.asarray(self.boxes, np.float64)
+        if not np.isfinite(boxes).all() or (boxes[:, 2:] < boxes[:, :2]).any():
+            wrong = int(np.flatnonzero(~np.isfinite(boxes).all(1) | (boxes[:, 2:] < boxes[:, :2]).any(1))[0])
+            raise MaskError(f"track {self.id}: box {boxes[wrong].tolist()} in row {wrong} is none; give x1, y1, x2, y2 as "
+                            "numbers with x1 <= x2 and y1 <= y2")
         if (np.diff(self.frames) <= 0).any() or self.frames[0] < 0:
             raise MaskError(f"track {self.id}: frames must rise from 0 or more, got {np.asarray(self.frames)[:5].tolist()}"
                             f"{'...' if rows > 5 else ''}; sort the rows and drop doubles")
@@ -143,9 +148,9 @@ def tracks_from_binary(
             values = sorted({int(value) for value in np.unique(masks[odd])[:3]} | {high})
             raise MaskError(f"binary masks expected, got a label map with values {', '.join(map(str, values))}; use "
                             "tracks_from_instances, or masks > 0 if the labels are not to be told apart")
-    if not isinstance(least_area, int) or least_area < 1:
+    if not isinstance(least_area, (int, np.integer)) or least_area < 1:
         raise MaskError(f"least_area must be 1 pixel or more, got {least_area}")
-    targets, labels = targets_of_binary(masks, max_gap=_gap(max_gap), least_area=least_area)
+    targets, labels = targets_of_binary(masks, max_gap=_gap(max_gap), least_area=int(least_area))
     return _as_tracks([person for target in targets for person in part_people(target, labels)])
 
 
