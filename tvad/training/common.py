@@ -65,6 +65,25 @@ class Optimization:
 
 
 @dataclass(frozen=True)
+class PairTraining(Optimization):
+    """What trainings on cached frame pairs set besides, so that with equal settings they share one cache; the meaning of
+    each is told at ``tvad.training.phase1.Phase1Config``."""
+    patches_per_pair: int = 256
+    hidden_width: int = 128
+    temperature: float = 25.0
+    train_pairs: int = 2500
+    pairs_per_video: int = 0
+    positive_share: float = 0.5
+    val_pairs: int = 400
+    pair_seed: int = 0
+    refilmed: float = 0.7
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_least(hidden_width=1, train_pairs=1, val_pairs=1, patches_per_pair=0)
+
+
+@dataclass(frozen=True)
 class TrainResult:
     """A finished training: ``path`` of what it left, ``history`` one record a validation, ``best`` the chosen one,
     ``counts`` of the examples by split, ``seconds`` of this call, ``resumed_at`` the step it went on from."""

@@ -39,13 +39,13 @@ from tvad.prompts import prototypes as text_prototypes
 from tvad.record import write_json
 from tvad.training.cache import PairSet, cache_pairs
 from tvad.training.checkpoint import Checkpoints, RunState
-from tvad.training.common import FromParameters, Optimization, TrainResult
+from tvad.training.common import FromParameters, PairTraining, TrainResult
 from tvad.training.losses import pixel_loss
 from tvad.training.targets import RULES, choose_pairs, spaced_pairs
 
 
 @dataclass(frozen=True)
-class Phase1Config(FromParameters, Optimization):
+class Phase1Config(FromParameters, PairTraining):
     """Everything that decides the trained weights.
 
     ``train_pairs`` frame pairs, spread over the training videos (``pairs_per_video`` each where that is not 0, so that
@@ -58,21 +58,11 @@ class Phase1Config(FromParameters, Optimization):
     loss: str = "cross_entropy"
     target_rule: str = "any"
     target_threshold: float = 0.25
-    patches_per_pair: int = 256
-    hidden_width: int = 128
     variant: str = "paper"
-    temperature: float = 25.0
     contrast: str = "centred"
-    train_pairs: int = 2500
-    pairs_per_video: int = 0
-    positive_share: float = 0.5
-    val_pairs: int = 400
-    pair_seed: int = 0
-    refilmed: float = 0.7
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_least(hidden_width=1, train_pairs=1, val_pairs=1, patches_per_pair=0)
         if self.target_rule not in RULES:
             raise ParameterError(f"phase 1: unknown target_rule {self.target_rule!r}; give one of {', '.join(RULES)}")
         pixel_loss(self.loss)

@@ -40,14 +40,14 @@ from tvad.queries.words import NORMAL_WORDINGS, WORDINGS, EventBook, content_wor
 from tvad.record import write_json
 from tvad.training.cache import PairSet, cache_pairs
 from tvad.training.checkpoint import Checkpoints, RunState
-from tvad.training.common import FromParameters, Optimization, TrainResult
+from tvad.training.common import FromParameters, PairTraining, TrainResult
 from tvad.training.event_targets import UNNAMED, event_targets
 from tvad.training.phase1 import draw_patches
 from tvad.training.targets import choose_pairs, spaced_pairs
 
 
 @dataclass(frozen=True)
-class QueryConfig(FromParameters, Optimization):
+class QueryConfig(FromParameters, PairTraining):
     """Everything that decides the trained weights.
 
     What is not said here as in ``Phase1Config`` (with equal pair settings its cached features are used).
@@ -56,23 +56,14 @@ class QueryConfig(FromParameters, Optimization):
     ``word_dropout``: chance of each word of a wording to go.  ``balance``: 0 counts every patch alike, 1 every event alike.
     """
     phase: ClassVar[str] = "query training"
-    patches_per_pair: int = 256
-    hidden_width: int = 128
-    temperature: float = 25.0
     sharpen: float = 2.0
     mode: str = "softmax"
     word_dropout: float = 0.25
     balance: float = 0.5
-    train_pairs: int = 2500
-    pairs_per_video: int = 0
-    positive_share: float = 0.5
-    val_pairs: int = 400
-    pair_seed: int = 0
-    refilmed: float = 0.7
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_least(hidden_width=1, train_pairs=1, val_pairs=1, patches_per_pair=1)
+        self.check_least(patches_per_pair=1)
         self.check_share("word_dropout")
         if self.mode not in MODES or not 0 <= self.balance <= 1 or self.sharpen <= 0:
             raise ParameterError(f"query training: mode {self.mode!r} must be one of {', '.join(MODES)}, balance "
