@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # The floor of each room; the longest matching prefix counts.  A module imports from its own floor or below.
 FLOORS = {
-    "tvad.errors": 0, "tvad.params": 0, "tvad.record": 0,
+    "tvad.allocator": 0, "tvad.errors": 0, "tvad.params": 0, "tvad.record": 0,
     "tvad.video": 1, "tvad.scenes": 1, "tvad.metrics": 1,
     "tvad.backbones": 2, "tvad.language": 2, "tvad.datasets": 2,
     "tvad.heatmap": 3, "tvad.region": 3, "tvad.prompts": 3, "tvad.checkpoints": 3,

@@ -7,11 +7,9 @@ Source: T-VAD, section on the Anomaly Heatmap Decoder; published taps are blocks
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,13 +20,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
-from tvad.backbones import vision
+from tvad.allocator import keep_freed_memory
+from tvad.backbones import stored, vision
 from tvad.backbones.zoo import resolve
 from tvad.errors import BackboneError
 from tvad.video.clip import Clip
-
-_VISION_PREFIXES = ("visual.", "model.visual.")
-_EMBEDDING_KEYS = ("model.embed_tokens.weight", "model.language_model.embed_tokens.weight")
 
 
 @dataclass(frozen=True)
@@ -85,6 +81,8 @@ class QwenBackbone:
             )
         taps = _check_taps(taps, config.vision_config, directory)
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        if device.type == "cpu":
+            keep_freed_memory()
         kind = _native_dtype(device) if dtype == "auto" else getattr(torch, dtype)
         kernel, reason = _choose_attention(attention, device)
         language_model = None
@@ -101,7 +99,7 @@ class QwenBackbone:
             directory=directory,
             taps=taps,
             attention=reason,
-            processing=_processing(directory),
+            processing=stored.processing(directory),
             language_model=language_model,
         )
 
@@ -119,21 +117,21 @@ class QwenBackbone:
 
         Key of feature caches.  It is taken from the files, so that it does not change with the dtype they are loaded in.
         """
-        return _digest(self._stored["tower"], self.taps, self.processing, self.randomness)
+        return stored.digest(self._stored["tower"], self.taps, self.processing, self.randomness)
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of tower and embedding table: the identity that an anomaly heatmap decoder is bound to."""
-        return _digest(self.vision_fingerprint, self._stored["embedding"])
+        return stored.digest(self.vision_fingerprint, self._stored["embedding"])
 
     @cached_property
     def language_fingerprint(self) -> str:
         """Hash of everything stored, the language model's layers too: the identity that an adapter is bound to."""
-        return _digest(self.fingerprint, _language_digest(self.directory))
+        return stored.digest(self.fingerprint, stored.language_digest(self.directory))
 
     @cached_property
     def _stored(self) -> dict[str, str]:
-        return _stored_digests(self.directory)
+        return stored.digests(self.directory)
 
     def see(self, clip: Clip, *, tokens: bool = False) -> Sight:
         """Tapped features of one clip.  Maps are (ceil(frames / 2), h, w, c) in raster order."""
@@ -264,7 +262,7 @@ def _load_tower(directory: Path, config, dtype: torch.dtype, kernel: str):
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 
     tower, embedding = {}, None
-    for name, value in _stored_tensors(directory):
+    for name, value in stored.tensors(directory):
         if name:
             tower[name] = value.to(dtype)
         else:
@@ -273,7 +271,7 @@ def _load_tower(directory: Path, config, dtype: torch.dtype, kernel: str):
     visual = Qwen2_5_VisionTransformerPretrainedModel._from_config(config.vision_config, dtype=dtype)
     missing = sorted(set(visual.state_dict()) - set(tower))
     if missing or embedding is None:
-        first = missing[0] if missing else _EMBEDDING_KEYS[0]
+        first = missing[0] if missing else stored.EMBEDDING_KEYS[0]
         raise BackboneError(
             f"{directory}: {len(missing) + (embedding is None)} weights missing, first '{first}'; "
             "is the download complete? fetch the model again (tiny: make zoo)"
@@ -300,61 +298,3 @@ def _load_whole(directory: Path, dtype: torch.dtype, kernel: str):
             "language model: the heatmap works without one, for conversations fetch the model again (tiny: make zoo)"
         )
     return model
-
-
-def _processing(directory: Path) -> dict:
-    """Normalisation and pixel budget as the model directory's own processor states them."""
-    from transformers import AutoVideoProcessor
-
-    video = AutoVideoProcessor.from_pretrained(directory)
-    return {
-        "image_mean": list(video.image_mean),
-        "image_std": list(video.image_std),
-        "min_pixels": int(video.size["shortest_edge"]),
-        "max_pixels": int(video.size["longest_edge"]),
-    }
-
-
-def _stored_tensors(directory: Path) -> Iterator[tuple[str, Tensor]]:
-    """The tower's weights by their names within the tower, and the embedding table under an empty name."""
-    from safetensors import SafetensorError, safe_open
-
-    for shard in sorted(directory.glob("*.safetensors")):
-        try:
-            with safe_open(shard, framework="pt") as file:
-                for key in file.keys():
-                    prefix = next((p for p in _VISION_PREFIXES if key.startswith(p)), None)
-                    if prefix or key in _EMBEDDING_KEYS:
-                        yield key.removeprefix(prefix) if prefix else "", file.get_tensor(key)
-        except SafetensorError as error:
-            raise BackboneError(f"{shard}: damaged ({error}); fetch the model again (tiny: make zoo)") from error
-
-
-def _stored_digests(directory: Path, count: int = 4096) -> dict[str, str]:
-    """Hashes of the stored tower and embedding table, from evenly sampled values of every tensor."""
-    samples: dict[str, dict[str, str]] = {"tower": {}, "embedding": {}}
-    for name, value in _stored_tensors(directory):
-        flat = value.flatten()
-        values = flat[:: max(1, flat.numel() // count)].float().numpy().tobytes()
-        samples["tower" if name else "embedding"][name or "rows"] = hashlib.sha256(values).hexdigest()
-    return {kind: _digest(found) for kind, found in samples.items()}
-
-
-def _language_digest(directory: Path, rows: int = 8) -> str:
-    """Hash of the first and middle rows of every stored tensor beside tower and embedding table."""
-    from safetensors import safe_open
-
-    found = {}
-    for shard in sorted(directory.glob("*.safetensors")):
-        with safe_open(shard, framework="pt") as file:
-            for key in file.keys():
-                if not key.startswith(_VISION_PREFIXES) and key not in _EMBEDDING_KEYS:
-                    part = file.get_slice(key)
-                    middle = part.get_shape()[0] // 2
-                    values = torch.cat([part[:rows], part[middle:middle + rows]]).float().numpy().tobytes()
-                    found[key] = hashlib.sha256(values).hexdigest()
-    return _digest(found)
-
-
-def _digest(*parts) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode()).hexdigest()[:16]
