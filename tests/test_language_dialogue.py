@@ -114,6 +114,12 @@ def test_places_lights_and_speeds_read_as_english():
         assert not re.search(r"\b(goes|gets|along) (hardly|along hardly)", text), text
 
 
+def test_from_and_to_ask_for_places_first_and_last_and_not_for_a_way():
+    for slot, said in (("from", r"come at first\?$|start\?$"), ("to", r"in the end\?$")):
+        for text in ENGLISH.wordings("questions", slot):
+            assert text.startswith(slot.capitalize()) and re.search(said, text) and "side" not in text, text
+
+
 def test_an_unknown_language_is_named():
     with pytest.raises(LanguageError, match="unknown language 'xx'; known: en"):
         conversations(ONE, seed=0, code="xx")

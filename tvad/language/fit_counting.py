@@ -16,9 +16,10 @@ from tqdm.auto import tqdm
 
 from tvad.datasets.base import open_dataset
 from tvad.language.corpus import Settings
-from tvad.language.counting import LEAST, SEVERAL, SPOT, THREE, traits, views_of, weighted
-from tvad.language.linking import Target
+from tvad.language.counting import LEAST, SEVERAL, SPOT, THREE, traits, turning, weighted
+from tvad.language.target import Target
 from tvad.language.tracks import targets_of_binary
+from tvad.language.views import views_of
 from tvad.video.clip import windows
 
 
@@ -48,7 +49,7 @@ def samples_of(instances: UInt8[np.ndarray, "n h w"], targets: Iterable[tuple[Ta
             inside.update(dict(enumerate(np.bincount(ids).tolist())))
         total = sum(inside.values())
         people = sum(many >= 0.4 * seen[who] and many >= 0.1 * total for who, many in inside.items() if many)
-        known = traits(views)
+        known = traits(views) | {"turn": turning(views)}
         if people and known["travel"] < SPOT:
             found.append(Sample(scene, known, people, whole))
     return found

@@ -1,7 +1,13 @@
-"""Boxes as plain tuples, for loops over few of them; corners are inclusive, so a side is ``x2 - x1 + 1`` long."""
+"""Boxes as plain tuples, for loops over few of them, and as arrays for many.
+
+Corners are inclusive, so a side is ``x2 - x1 + 1`` long.
+"""
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
 
 Box = Sequence[float]  # x1, y1, x2, y2, then perhaps more
 
@@ -43,3 +49,16 @@ def resized(box: Box, sides: tuple[float, float]) -> Box:
     """A box of width and height ``sides`` about the same middle."""
     (x, y), (wide, high) = middle(box), sides
     return x - (wide - 1) / 2, y - (high - 1) / 2, x + (wide - 1) / 2, y + (high - 1) / 2
+
+
+def gaps(ones: Float[np.ndarray, "*n 4"], twos: Float[np.ndarray, "*n 4"]) -> Float[np.ndarray, "*n"]:
+    """:func:`gap` of many boxes, pair by pair; one of the two may be a single box."""
+    apart = np.maximum(ones[..., :2], twos[..., :2]) - np.minimum(ones[..., 2:], twos[..., 2:]) - 1
+    return np.maximum(0, apart.max(axis=-1))
+
+
+def overlaps(ones: Float[np.ndarray, "n 4"], twos: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
+    """:func:`overlap` of each of ``ones`` with each of ``twos``."""
+    ones, twos = ones[:, None], twos[None]
+    both = np.minimum(ones[..., 2:], twos[..., 2:]) - np.maximum(ones[..., :2], twos[..., :2]) + 1
+    return np.maximum(both, 0).prod(axis=-1)

@@ -7,103 +7,19 @@ can only be told with all frames known comes after, in ``tvad.language.mending``
 """
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from itertools import combinations
-from typing import NamedTuple
-
 import numpy as np
-from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment
+from jaxtyping import Int
 
 from tvad.language import geometry
+from tvad.language.assigning import assign
+from tvad.language.founding import births, found
 from tvad.language.geometry import Box
+from tvad.language.target import RECENT, YOUNG, Blob, Target
 
-RECENT = 5            # observations that velocity is measured over
-YOUNG = 8             # frames before which a target that vanishes into another was a piece of it
-_BOUND, _LESS = 1.4, 1.25  # growth and loss of area that tell of another target in the blob, or before it
-_COMING = 2.0          # growth in a few frames of what comes in by the border of the picture, at most
-_UNUSUAL = 20          # frames after which such a size is the usual one
-_CREEP = 1.04          # growth of the remembered sides from frame to frame, at most
 _STRETCH = 1.3         # how much larger than remembered a target may be when pieces are put together
-_REACH = 1.0           # gate on distance, in mean diagonals, where boxes do not overlap
-_LEAP = 3.0            # the same for targets seen once, whose velocity is unknown
-_SIMILAR = 2.5         # gate on size: most ratio of the sides of boxes that do not overlap
-_UNLIKE = 0.2          # dearness of a larger blob where boxes overlap, times the logarithm of the areas' ratio
-_TOO_DEAR = 1.0        # a blob that covers the prediction and is this unlike is what covers the target
-_GROWING = 6.0         # the same for targets seen twice at most: they may still be coming into view
 _LEFT = 0.4            # IoU with the prediction below which a target's part of a blob is not it any more
-_SPLINTER = 0.1        # area, as a share of the usual, of what continues a target only where nothing else does
-_BESIDE = 0.5          # lengths within which two that begin together may be pieces of one
 _STEADY = 1.4          # most over least area of a target that is of one size
 _COVERED = 0.5         # of a predicted box under another's blob, from which a target cannot be seen
-_FORBIDDEN = 1e6
-
-
-class Blob(NamedTuple):
-    """A component, or all pixels of one instance, in one frame; ``label`` is its value in the label map."""
-
-    x1: int
-    y1: int
-    x2: int
-    y2: int
-    area: int
-    label: int
-
-
-@dataclass
-class Target:
-    """What is known of one target so far. ``parts`` holds the labels of its blobs in each frame."""
-
-    frames: list[int]
-    boxes: list[Box]
-    areas: list[int]
-    parts: list[tuple[int, ...]]
-    sides: tuple[float, float]
-    parent: Target | None = None
-    whole: Target | None = None                       # what it was a piece of all the time
-    shared: set[int] = field(default_factory=set)     # frames in which its blob is another's too
-    unusual: int = 0                                  # frames since its area changed at a bound
-    velocity: tuple[float, float] = (0.0, 0.0)
-    covered: int = 0                                  # frames since last seen in which another's blob lay over it
-
-    def unseen(self, frame: int) -> int:
-        """Frames before ``frame`` in which it was not seen; those in which it could not be count a third."""
-        return frame - self.frames[-1] - 1 - 2 * self.covered // 3
-
-    def predict(self, frame: int) -> Box:
-        """The box expected in ``frame``: the last one moved on, or the last before its area changed at a bound."""
-        last = len(self.frames) - 1 - self.unusual
-        steps = frame - self.frames[last]
-        x1, y1, x2, y2 = self.boxes[last]
-        dx, dy = self.velocity[0] * steps, self.velocity[1] * steps
-        return x1 + dx, y1 + dy, x2 + dx, y2 + dy
-
-    def add(self, frame: int, box: Box, *, area: int, parts: tuple[int, ...], shared: bool = False,
-            cut: bool = False) -> None:
-        """Take in an observation; ``cut``: by the border of the picture, so that it may grow."""
-        self.whole, self.covered = None, 0
-        usual = np.median(self.areas[-RECENT - self.unusual:len(self.areas) - self.unusual])
-        comes = cut and len(parts) == 1 and usual <= area <= usual * _COMING
-        unusual = not (shared or comes) and len(self.frames) > YOUNG and not usual / _LESS <= area <= usual * _BOUND
-        self.unusual = self.unusual + 1 if unusual and self.unusual < _UNUSUAL else 0
-        self.frames.append(frame)
-        self.boxes.append(box)
-        self.areas.append(area)
-        self.parts.append(parts)
-        wide, high = geometry.sides(box)
-        if shared:  # the middle of a part of a blob says little of where its target is going
-            self.shared.add(frame)
-            return
-        if self.unusual:  # a covered side seems to move to the other, another's blob seems to be its own
-            return
-        # pieces may drift apart, and a blob may take up another target: what is remembered then grows slowly
-        most = _CREEP if len(parts) > 1 or len(self.frames) > YOUNG and not comes else np.inf
-        self.sides = tuple(min(old + 0.3 * (new - old), most * old) for old, new in zip(self.sides, (wide, high)))
-        first = max(0, len(self.frames) - RECENT)
-        span = self.frames[-1] - self.frames[first]
-        if span:
-            (ax, ay), (bx, by) = geometry.middle(self.boxes[first]), geometry.middle(box)
-            self.velocity = ((bx - ax) / span, (by - ay) / span)
 
 
 def link(
@@ -128,16 +44,15 @@ def link(
         done += [target for target, gone in zip(live, lost) if gone]
         live = [target for target, gone in zip(live, lost) if not gone]
         predicted = [target.predict(frame) for target in live]
-        chosen = _assign(live, predicted, blobs, frame)
-        for row, box in enumerate(predicted):
-            if row not in chosen and any(geometry.overlap(box, blobs[index]) >= _COVERED * geometry.surface(box)
-                                         for index in chosen.values()):
-                live[row].covered += 1
-        free = [index for index in range(len(blobs)) if index not in set(chosen.values())]
+        chosen = assign(live, predicted, blobs, frame)
+        for row in _under(predicted, blobs, chosen):
+            live[row].covered += 1
+        taken = set(chosen.values())
+        free = [index for index in range(len(blobs)) if index not in taken]
         if labels is None:
             for row, index in chosen.items():
                 live[row].add(frame, blobs[index][:4], area=blobs[index].area, parts=(blobs[index].label,))
-            live += [_found(frame, [blobs[index]], None) for index in free]
+            live += [found(frame, [blobs[index]], None) for index in free]
             continue
         pieces = {row: [index] for row, index in chosen.items()}
         if pieces_belong:
@@ -149,70 +64,19 @@ def link(
         for rows in _groups(holders):
             owned = [blobs[index] for row in rows for index in pieces.get(row, ())]
             _divide([live[row] for row in rows], [predicted[row] for row in rows], frame, owned, labels[frame])
-        live += _births(live, blobs, free, frame, least_area, merging=pieces_belong)
+        live += births(live, [blobs[index] for index in free], frame, least_area=least_area, merging=pieces_belong)
     return done + live
 
 
-def _assign(live: list[Target], predicted: list[Box], blobs: list[Blob], frame: int) -> dict[int, int]:
-    """One blob for each target at most: {target: blob}, of least total cost within the gate."""
-    if not live:
-        return {}
-    cost = np.full((len(live), len(blobs)), _FORBIDDEN)
-    for row, (target, box) in enumerate(zip(live, predicted)):
-        missed = frame - target.frames[-1] - 1
-        for column, blob in enumerate(blobs):
-            cost[row, column] = _cost(target, box, blob, missed)
-    chosen = _cheapest(cost, 1.0)  # first where boxes overlap: none gives way so that one from afar finds a place
-    if len(chosen) < min(cost.shape):
-        cost[list(chosen)] = _FORBIDDEN
-        cost[:, list(chosen.values())] = _FORBIDDEN
-        chosen |= _cheapest(cost, _FORBIDDEN)
-    return chosen
-
-
-def _cheapest(cost: Float[np.ndarray, "t b"], limit: float) -> dict[int, int]:
-    """The assignment of most pairs dearer than none of ``limit``, at least total cost."""
-    if cost.size == 1:
-        return {0: 0} if cost[0, 0] < limit else {}
-    cost = np.where(cost < limit, cost, limit)
-    return {int(row): int(column) for row, column in zip(*linear_sum_assignment(cost)) if cost[row, column] < limit}
-
-
-def _cost(target: Target, box: Box, blob: Blob, missed: int) -> float:
-    """Dearness of a blob as the next observation; below 1 where boxes overlap."""
-    least = min(_meeting(box, blob), _meeting(target.boxes[-1], blob) + 0.1)  # it may halt, or pieces swung its middle
-    usual = target.areas[-1 - target.unusual]
-    if least < 1:
-        if blob.area < _SPLINTER * usual:
-            return 1 + least
-        if len(target.frames) < YOUNG:  # still coming into view
-            return least
-        cost = least + _UNLIKE * max(0.0, float(np.log(blob.area / usual)))  # being covered makes smaller, nothing larger
-        return cost if cost < _TOO_DEAR else _FORBIDDEN
-    wide, high = geometry.sides(blob)
-    ratio = max(wide / target.sides[0], target.sides[0] / wide, high / target.sides[1], target.sides[1] / high)
-    edge = missed and geometry.gap(box, blob) <= 0.25 * max(target.sides)  # an edge of what comes out from behind another
-    if ratio > (_SIMILAR if len(target.frames) > 2 else _GROWING) and not (edge and blob.area < usual):
-        return _FORBIDDEN
-    (ax, ay), (bx, by) = geometry.middle(box), geometry.middle(blob)
-    diagonal = (np.hypot(wide, high) + np.hypot(*target.sides)) / 2
-    distance = float(np.hypot(ax - bx, ay - by)) / diagonal
-    reach = _LEAP if len(target.frames) == 1 else _REACH + 0.05 * missed
-    return 1 + distance if distance <= reach else _FORBIDDEN
-
-
-def _agreement(one: Box, two: Box) -> float:
-    """Intersection over union."""
-    shared = geometry.overlap(one, two)
-    return shared / (geometry.surface(one) + geometry.surface(two) - shared)
-
-
-def _meeting(box: Box, blob: Blob) -> float:
-    """Below 1 where a box and a blob agree, 0 where they are the same."""
-    shared = geometry.overlap(box, blob)
-    mine, its = geometry.surface(box), geometry.surface(blob)
-    iou, inside = shared / (mine + its - shared), shared / min(mine, its)
-    return 1 - (2 * iou + inside) / 3 if iou > 0.1 or inside > 0.5 else np.inf
+def _under(predicted: list[Box], blobs: list[Blob], chosen: dict[int, int]) -> list[int]:
+    """Targets without a blob that cannot be seen, since another's lies over where they should be."""
+    missing = [row for row in range(len(predicted)) if row not in chosen]
+    if not missing or not chosen:
+        return []
+    boxes = np.array([predicted[row] for row in missing], float)
+    over = geometry.overlaps(boxes, np.array([blobs[index][:4] for index in chosen.values()], float))
+    least = _COVERED * np.array([geometry.surface(predicted[row]) for row in missing])
+    return [row for row, hidden in zip(missing, (over >= least[:, None]).any(axis=1)) if hidden]
 
 
 def _give_pieces(live: list[Target], blobs: list[Blob], pieces: dict[int, list[int]], free: list[int]) -> list[int]:
@@ -243,21 +107,22 @@ def _sharing(live: list[Target], predicted: list[Box], blobs: list[Blob], chosen
     Where one of the two is young, they were pieces of one target (a car that comes out from behind a tree).
     """
     holders: dict[int, int] = {}
+    owners, held = list(chosen), np.array([blobs[index][:4] for index in chosen.values()], float)
     for row, box in enumerate(predicted):
-        if row in chosen or frame - live[row].frames[-1] > 3:
+        if not owners or row in chosen or frame - live[row].frames[-1] > 3:
             continue
-        near = {other: min(geometry.gap(live[row].boxes[-1], blobs[index]), geometry.gap(box, blobs[index]))
-                for other, index in chosen.items()}
-        owner = min(near, key=near.get, default=None)
-        if owner is not None and min(len(live[row].frames), len(live[owner].frames)) < YOUNG \
+        away = [geometry.gaps(held, np.array(place, float)) for place in (live[row].boxes[-1], box)]
+        near = np.minimum(*away)
+        owner = owners[int(near.argmin())]
+        if min(len(live[row].frames), len(live[owner].frames)) < YOUNG \
                 and not _are_two(live[row], live[owner], blobs[chosen[owner]]):
             side = max(geometry.sides(blobs[chosen[owner]]))
-            if live[row].whole is None and frame - live[row].frames[-1] == 1 and near[owner] <= 0.25 * side:
+            if live[row].whole is None and frame - live[row].frames[-1] == 1 and near.min() <= 0.25 * side:
                 live[row].whole = live[owner]
             continue
-        covered = {other: geometry.overlap(box, blobs[index]) / geometry.surface(box) for other, index in chosen.items()}
-        owner = max(covered, key=covered.get, default=None)
-        if owner is None or covered[owner] < 0.4:
+        covered = geometry.overlaps(np.array([box], float), held)[0] / geometry.surface(box)
+        owner = owners[int(covered.argmax())]
+        if covered.max() < 0.4:
             continue
         blob = blobs[chosen[owner]]
         expected = float(np.median(live[owner].areas[-RECENT:]))
@@ -276,6 +141,12 @@ def _are_two(one: Target, two: Target, blob: Blob) -> bool:
         return False
     usual, more = float(np.median(before)), float(young.areas[-1])
     return more >= 0.4 * usual and blob.area >= 0.8 * (usual + more)
+
+
+def _agreement(one: Box, two: Box) -> float:
+    """Intersection over union."""
+    shared = geometry.overlap(one, two)
+    return shared / (geometry.surface(one) + geometry.surface(two) - shared)
 
 
 def _groups(holders: dict[int, int]) -> list[list[int]]:
@@ -314,37 +185,3 @@ def split(labels: np.ndarray, parts: tuple[int, ...], within: Box, boxes: list[B
         box = tuple(float(edge) for edge in (own_x.min(), own_y.min(), own_x.max(), own_y.max())) if len(own_x) else within
         found.append((box, len(own_x)))
     return found
-
-
-def _births(live: list[Target], blobs: list[Blob], free: list[int], frame: int, least_area: int, *,
-            merging: bool) -> list[Target]:
-    """New targets out of free blobs; if ``merging``, those that nearly touch, or small ones beside large ones, are one."""
-    groups, merged = [[blobs[index]] for index in sorted(free, key=lambda index: -blobs[index].area)], merging
-    while merged and len(groups) > 1:
-        merged = False
-        for one, two in combinations(range(len(groups)), 2):
-            large, small = geometry.union(groups[one]), geometry.union(groups[two])
-            gap, side = geometry.gap(large, small), max(geometry.sides(large))
-            minor = sum(blob.area for blob in groups[two]) < 0.3 * sum(blob.area for blob in groups[one])
-            if gap <= 2 + 0.1 * side or minor and gap <= 1 + 0.3 * max(geometry.sides(small)):
-                groups[one] += groups.pop(two)
-                merged = True
-                break
-    born = []
-    for group in sorted(groups, key=lambda group: -sum(blob.area for blob in group)):
-        if sum(blob.area for blob in group) >= least_area:
-            box = geometry.union(group)
-            near = []
-            for target in live + born:
-                away = min(geometry.gap(old, box) for old in target.boxes[-2:])
-                reach = _BESIDE if len(target.frames) == 1 else 1
-                if target.frames[-1] >= frame - 1 and away <= reach * max(geometry.sides(target.boxes[-1])):
-                    near.append((away, -target.areas[-1], target))
-            born.append(_found(frame, group, min(near, key=lambda item: item[:2])[2] if near else None))
-    return born
-
-
-def _found(frame: int, group: list[Blob], parent: Target | None) -> Target:
-    box = geometry.union(group)
-    return Target([frame], [box], [sum(blob.area for blob in group)], [tuple(blob.label for blob in group)],
-                  geometry.sides(box), parent=parent)

@@ -6,11 +6,16 @@ before is divided.
 """
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
 import numpy as np
+from jaxtyping import Int
 
 from tvad.language import geometry
 from tvad.language.geometry import Box
-from tvad.language.linking import RECENT, YOUNG, Target, split
+from tvad.language.linking import split
+from tvad.language.target import RECENT, YOUNG, Target
 
 _LIFE = 25      # frames that a small thing may exist and still belong to what it came out of
 _SMALL = 0.3    # its area as a share of its parent's
@@ -20,20 +25,26 @@ _NEAR = 0.6     # own lengths within which a piece is still beside its parent
 _FLIGHT = 0.4   # own lengths a frame at which a thing flies
 _ALIKE, _STRANGE = 2.5, 0.7  # most ratio of areas, and distance in diagonals, of one target before and after hiding
 _ROLL = 20      # frames that a thrown thing may be out of sight before it lies
-_LONG = 60      # frames of hiding after which one who stayed about where he was is still taken for himself
+STAYED = 4      # times the longest hiding, after which one who stayed about where he was is still taken for himself
+_STRAY = 60     # frames of hiding in which he may have strayed one diagonal further
 _FLOWN = 12     # frames after which a thing that was thrown lies
 LEAST_STILL = 4  # frames from which a thing is known to lie
+_LONG = 30      # frames before a parting in which the usual area of who was there is looked for
+_GROWN = 1.25   # times it that tell of another in his blob
 _SAME = 1.5     # most ratio of areas, and of heights, before and after so long a hiding
 
 
 def stitch(targets: list[Target], *, max_gap: int) -> list[Target]:
     """Join what begins where another would have come to, after it was out of sight: unlike linking, with both their ways
-    and usual sizes known, so that a first sliver of what comes out from behind a tree is no obstacle."""
-    pairs = []
-    for early in targets:
-        for late in targets:
+    and usual sizes known, so that a first sliver of what comes out from behind a tree is no obstacle.
+
+    Out of sight for at most ``max_gap`` frames; for ``STAYED`` times as many who comes out where he was, as large.
+    """
+    pairs, able = [], [target for target in targets if len(target.frames) >= 3]
+    for early in able:
+        for late in able:
             hidden = late.frames[0] - early.frames[-1] - 1
-            if min(len(early.frames), len(late.frames)) < 3 or not 0 <= hidden <= max(max_gap, bool(max_gap) * _LONG):
+            if not 0 <= hidden <= STAYED * max_gap:
                 continue
             away = _estrangement(early, late) if hidden <= max_gap else _absence(early, late)
             if away <= _STRANGE:
@@ -47,15 +58,31 @@ def stitch(targets: list[Target], *, max_gap: int) -> list[Target]:
     for early, late in sorted(zip(ended, begun), key=lambda pair: pair[1].frames[0]):
         first = gone.get(id(early), early)
         join(first, late)
-        first.shared |= late.shared
         first.sides, first.velocity, first.unusual = late.sides, late.velocity, late.unusual
         gone[id(late)] = first
+    repoint(targets, {late: [first] for late, first in gone.items()})
+    return [target for target in targets if id(target) not in gone]
+
+
+def repoint(targets: Sequence[Target], heirs: Mapping[int, Sequence[Target]]) -> None:
+    """Let ``parent`` and ``whole`` of ``targets`` name heirs of those that are gone, by whose ids ``heirs`` are listed.
+
+    Of several heirs the one that is nearest where and when a target begins, None where none is seen then.  Nobody is his
+    own parent.
+    """
     for target in targets:
         for name in ("parent", "whole"):
-            other = gone.get(id(getattr(target, name)))
-            if other is not None:
-                setattr(target, name, other if other is not target else None)
-    return [target for target in targets if id(target) not in gone]
+            able = heirs.get(id(getattr(target, name)))     # None is always alive, so its id is no key
+            if able is not None:
+                heir = able[0] if len(able) == 1 else _nearest(target, able)
+                setattr(target, name, heir if heir is not target else None)
+
+
+def _nearest(target: Target, others: Sequence[Target]) -> Target | None:
+    start, box = target.frames[0], target.boxes[0]
+    seen = [(geometry.gap(other.boxes[row], box), place) for place, other in enumerate(others)
+            for row, frame in enumerate(other.frames) if start - 1 <= frame <= start and other is not target]
+    return others[min(seen)[1]] if seen else None
 
 
 def _estrangement(early: Target, late: Target) -> float:
@@ -85,37 +112,41 @@ def _absence(early: Target, late: Target) -> float:
     if max(areas) > _SAME * min(areas) or max(high, other_high) > _SAME * min(high, other_high):
         return np.inf
     diagonal = (np.hypot(wide, high) + np.hypot(other_wide, other_high)) / 2
-    stray = 1 + (late.frames[0] - early.frames[-1]) / _LONG
+    stray = 1 + (late.frames[0] - early.frames[-1]) / _STRAY
     return _STRANGE * _distance(before, after) / float(diagonal * stray)
 
 
 def give_back(targets: list[Target]) -> list[Target]:
     """Join to their parents what came out of them and was small and short-lived, or never left them."""
     kept, pieces = [], []
+    seen: dict[int, list[tuple[int, int]]] = defaultdict(list)      # of each frame, who is seen in which of his rows
+    for place, target in enumerate(targets):
+        for row, frame in enumerate(target.frames):
+            seen[frame].append((place, row))
     for target in targets:
-        target.parent = _parent(target, targets)
+        target.parent = _parent(target, targets, seen)
     for target in sorted(targets, key=lambda target: target.frames[0], reverse=True):
         parent = target.whole or target.parent
         if parent is not None and (target.whole is parent or _belongs(target, parent)):
             pieces.append((parent, Target(target.frames, target.boxes, target.areas, target.parts, target.sides)))
             join(parent, target)
-            for other in targets:
-                for name in ("parent", "whole"):
-                    if getattr(other, name) is target:
-                        setattr(other, name, parent if parent is not other else None)
+            repoint(targets, {id(target): [parent]})
         else:
             kept.append(target)
     for target in list(kept):
         owner = next((parent for parent, piece in pieces
-                      if any(parent is one for one in kept) and _lies_where_landed(target, parent, piece)), None)
-        owner = owner or next((parent for parent in kept if parent is not target and _shares_fate(target, parent)), None)
+                      if _lies_where_landed(target, parent, piece) and any(parent is one for one in kept)), None)
+        if owner is None and lies_still(target):
+            owner = next((parent for parent in kept if parent is not target and _shares_fate(target, parent)), None)
         if owner is not None:
             join(owner, target)
             kept = [other for other in kept if other is not target]
+            repoint(kept, {id(target): [owner]})
+            pieces = [(owner if parent is target else parent, piece) for parent, piece in pieces]
     return kept
 
 
-def _parent(target: Target, targets: list[Target]) -> Target | None:
+def _parent(target: Target, targets: list[Target], seen: Mapping[int, Sequence[tuple[int, int]]]) -> Target | None:
     """What a target came out of: of all then seen, what is nearest to where it would have been two frames before."""
     start = target.frames[0]
     if target.parent is None or len(target.frames) < 2 or target.frames[1] != start + 1:
@@ -124,9 +155,8 @@ def _parent(target: Target, targets: list[Target]) -> Target | None:
     if np.hypot(next_x - x, next_y - y) < 0.5 * max(geometry.sides(target.boxes[0])):
         return target.parent  # not flying
     point = (3 * x - 2 * next_x, 3 * y - 2 * next_y)
-    seen = [(geometry.gap(other.boxes[other.frames.index(start - 1)], (*point, *point)), place)
-            for place, other in enumerate(targets) if other is not target and start - 1 in other.frames]
-    return targets[min(seen)[1]] if seen else target.parent
+    near = [(geometry.gap(targets[place].boxes[row], (*point, *point)), place) for place, row in seen.get(start - 1, ())]
+    return targets[min(near)[1]] if near else target.parent
 
 
 def _belongs(target: Target, parent: Target) -> bool:
@@ -196,10 +226,11 @@ def _lies_where_landed(target: Target, parent: Target, piece: Target) -> bool:
 
 
 def _shares_fate(target: Target, parent: Target) -> bool:
-    """Whether a thing that lies is seen only while another is, and comes or goes in the very frame in which that comes
+    """Whether a thing (that lies) is seen only while another is, and comes or goes in the very frame in which that comes
     back or goes: the ball of a thrower whose mask is there while he throws."""
     start, stop = target.frames[0], target.frames[-1]
-    if float(np.median(target.areas)) >= _PART * float(np.median(parent.areas)) or not lies_still(target):
+    if not parent.frames[0] <= start <= stop <= parent.frames[-1] \
+            or float(np.median(target.areas)) >= _PART * float(np.median(parent.areas)):
         return False
     seen, begun = set(parent.frames), parent.frames[0]
     if not seen.issuperset(target.frames):
@@ -221,22 +252,23 @@ def _distance(one: Box, two: Box) -> float:
 
 
 def join(parent: Target, target: Target) -> None:
-    """Make ``target`` a part of ``parent``, in the frames of both."""
+    """Make ``target`` a part of ``parent``, in the frames of both; what either shared with others stays shared."""
     rows = {frame: (box, area, parts)
             for frame, box, area, parts in zip(parent.frames, parent.boxes, parent.areas, parent.parts)}
     for frame, box, area, parts in zip(target.frames, target.boxes, target.areas, target.parts):
         if frame in rows:
             old, much, others = rows[frame]
-            rows[frame] = (geometry.union([old, box]), much + area, others + parts)
+            rows[frame] = (geometry.union([old, box]), much + area, tuple(dict.fromkeys(others + parts)))
         else:
             rows[frame] = (box, area, parts)
     parent.frames = sorted(rows)
+    parent.shared |= target.shared
     for name, place in (("boxes", 0), ("areas", 1), ("parts", 2)):
         setattr(parent, name, [rows[frame][place] for frame in parent.frames])
 
 
 def divide_before(target: Target, labels: np.ndarray) -> None:
-    """Extend a target that parted from its parent back through the blob they shared."""
+    """Extend a target that parted from its parent back through the blob they shared, and a few frames of its growth."""
     parent, start = target.parent, target.frames[0]
     if parent is None or len(target.frames) < YOUNG or start not in parent.frames:
         return
@@ -245,9 +277,18 @@ def divide_before(target: Target, labels: np.ndarray) -> None:
         return
     expected = float(np.median(target.areas[:RECENT]) + np.median(parent.areas[row:row + RECENT]))
     mine, its = target.boxes[0], parent.boxes[row]
-    while row and parent.frames[row - 1] == target.frames[0] - 1 and parent.areas[row - 1] >= 0.7 * expected:
+    alone = [area for frame, area in zip(parent.frames, parent.areas) if start - _LONG <= frame < start]
+    grown = _GROWN * float(np.median(alone)) if len(alone) == _LONG else np.inf
+    coming = 0      # frames in which the blob is larger than its owner was, yet less than both: another comes in
+    while row and parent.frames[row - 1] == target.frames[0] - 1:
+        if parent.areas[row - 1] < 0.7 * expected:
+            coming += 1
+            if parent.areas[row - 1] < grown or coming > YOUNG:
+                break
         row -= 1
         frame, parts = parent.frames[row], parent.parts[row]
+        if frame in parent.shared:      # with a third
+            break
         (mine, area), (its, rest) = split(labels[frame], parts, parent.boxes[row], [mine, its])
         if not area or not rest:
             break
@@ -256,3 +297,13 @@ def divide_before(target: Target, labels: np.ndarray) -> None:
         target.areas.insert(0, area)
         target.parts.insert(0, parts)
         parent.boxes[row], parent.areas[row] = its, rest
+        target.shared.add(frame)
+        parent.shared.add(frame)
+
+
+def settle(targets: Sequence[Target], areas: Int[np.ndarray, "k"]) -> None:
+    """Let ``shared`` of targets name the frames in which they have not all pixels of their blobs, whose labels count from 1
+    in ``areas``: who was divided from a blob and is joined to it again shares it no more."""
+    for target in targets:
+        target.shared = {frame for frame, area, parts in zip(target.frames, target.areas, target.parts)
+                         if area < sum(int(areas[part - 1]) for part in parts)}

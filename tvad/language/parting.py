@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from tvad.language.circling import Turn, turn_of
-from tvad.language.counting import LEAST, View, gap_between, people_in, views_of
+from tvad.language.counting import LEAST, gap_between, people_in
 from tvad.language.geometry import Box
-from tvad.language.linking import Target
+from tvad.language.target import Target
+from tvad.language.views import View, views_of
 
 _SHARE = 0.15     # of the frames in which a column between people must be seen
 
@@ -29,31 +30,32 @@ def part_people(target: Target, labels: Int[np.ndarray, "n h w"]) -> list[Target
     borders = [(np.zeros(len(views), int), every)]
     borders += [_column(views, place / count, reach=0.5 / count) for place in range(1, count)]
     borders += [(np.array([view.pixels.shape[1] for view in views]), every)]
-    turn = turn_of(views) if count == 2 else None
+    turn = turn_of(views, count)
     if turn is not None:
-        return _circling(target, views, borders[1][0], turn)
-    people = []
+        return _circling(target, views, turn)
+    people: list[dict[int, Box]] = []
     for (left, left_seen), (right, right_seen) in zip(borders, borders[1:]):
         told = left_seen & right_seen
         if told.sum() < LEAST:
             told = every
         boxes = {view.frame: _box(view, start, stop) for view, start, stop, use in zip(views, left, right, told) if use}
-        people.append(_person(target, {frame: box for frame, box in boxes.items() if box is not None}))
-    return people
+        people.append({frame: box for frame, box in boxes.items() if box is not None})
+    return _persons(target, people)
 
 
-def _circling(target: Target, views: Sequence[View], column: Int[np.ndarray, "n"], turn: Turn) -> list[Target]:
-    """Two who change sides, the one first who begins at the left; each reaches from his side of the blob as far as the
-    distance between them leaves, so that their boxes lie one upon the other while one stands before the other."""
-    found: list[dict[int, Box]] = [{}, {}]
-    for view, cut, changed, apart in zip(views, column.tolist(), turn.changed, turn.apart):
-        wide = view.pixels.shape[1]
-        reach = round(min(wide, max(wide / 2, wide - apart)))
-        sides = (_box(view, 0, max(cut, reach)), _box(view, min(cut, wide - reach), wide))
-        for seen, box in zip(found, sides[::-1] if changed else sides):
+def _circling(target: Target, views: Sequence[View], turn: Turn) -> list[Target]:
+    """People who change places, in the order in which they begin from the left; each is as wide as the blob less what they
+    are apart, at least his share of it, so that boxes lie upon each other while one stands before another."""
+    found: list[dict[int, Box]] = [{} for _ in turn.places]
+    for view, places in zip(views, turn.places.T):
+        wide, apart = view.pixels.shape[1], float(np.ptp(places))
+        own = max(wide / len(places), wide - apart)
+        for seen, share in zip(found, (places - places.min()) / max(apart, 1e-9)):
+            start = share * (wide - own)
+            box = _box(view, round(start), max(round(start) + 1, round(start + own)))
             if box is not None:
                 seen[view.frame] = box
-    return [_person(target, seen) for seen in found]
+    return _persons(target, found)
 
 
 def _column(views: Sequence[View], share: float, *, reach: float) -> tuple[Int[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
@@ -78,6 +80,11 @@ def _box(view: View, start: int, stop: int) -> Box | None:
         return None
     x = view.x + start
     return x + int(columns[0]), view.y + int(rows[0]), x + int(columns[-1]), view.y + int(rows[-1])
+
+
+def _persons(target: Target, people: Sequence[dict[int, Box]]) -> list[Target]:
+    """A track for each, or the target itself where one of them has no pixel in any frame: then they are not so many."""
+    return [_person(target, seen) for seen in people] if all(people) else [target]
 
 
 def _person(target: Target, seen: dict[int, Box]) -> Target:

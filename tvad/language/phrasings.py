@@ -91,8 +91,9 @@ _QUESTIONS: Mapping[str, tuple[str, ...]] = {
                "Who or what is (anomalous|abnormal|unusual) (here|in the video)?"),
     "motion": (f"(How|In which way) {{does}} {_THEM} move?", f"What {{is}} {_THEM} doing?",
                "(Describe|Name|Give) (the motion|the state of motion|{its} motion|{its} state of motion)."),
-    "from": (f"From (where|which side|which part of the picture|what place) {{does}} {_THEM} (come|start)?",),
-    "to": (f"To (where|which side|which part of the picture|what place) {{does}} {_THEM} (go|move)?",),
+    # Places, first and last: who walks to the right within the left third moves "to which side", and ends at the left.
+    "from": (f"From (where|what place|which place|which part of the picture) {{does}} {_THEM} (come at first|start)?",),
+    "to": (f"To (where|what place|which place|which part of the picture) {{does}} {_THEM} (come|go) in the end?",),
     "trajectory": (f"From where to where {{does}} {_THEM} (move|go)?",
                    "(Describe|Tell|Trace) {its} (path|way|trajectory)(| through the picture).",
                    f"Which (path|way) {{does}} {_THEM} take(| through the picture)?"),

@@ -15,15 +15,18 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from tvad.errors import TvadError
-from tvad.language.linking import Blob, Target, link
-from tvad.language.mending import divide_before, give_back, stitch
+from tvad.language.exchanging import exchange
+from tvad.language.linking import link
+from tvad.language.mending import divide_before, give_back, settle, stitch
 from tvad.language.parting import part_people
+from tvad.language.target import Blob, Target
 from tvad.language.ungluing import unglue
 from tvad.metrics.components import label_frames
 from tvad.metrics.region import GroundTruthTracks
 
 MAX_GAP = 15          # frames; 1.5 s at 10 frames/s, somebody passing behind a van
 LEAST_AREA = 12       # pixels below which a blob founds no target; half of what SimCampus calls visible
+_LARGE_ID = 2**31     # from which ids are numbered anew, so that frame times id stays a whole number of 64 bits
 
 
 class MaskError(TvadError, ValueError):
@@ -102,7 +105,7 @@ def tracks_from_instances(
         The tracks; none for masks of background alone.
 
     Raises:
-        MaskError: no frame at all, another size, fractions or negative values.
+        MaskError: no frame at all, another size, fractions, negative values, or values of 2**63 and more.
     """
     masks = _checked(masks, size)
     if ids not in ("track", "frame"):
@@ -130,7 +133,8 @@ def tracks_from_binary(
     Args:
         masks: where any target is.
         size: (height, width) that the masks must have.
-        max_gap: the most frames that a target may be hidden and keep its identity.
+        max_gap: the most frames that a target may be hidden and keep its identity; ``mending.STAYED`` times as many where
+            it comes out about where it was, as large: one who lingers behind a van.
         least_area: fewer pixels than these found no target (they may still belong to one).
 
     Returns:
@@ -163,7 +167,9 @@ def targets_of_binary(masks: Bool[np.ndarray, "n h w"], *, max_gap: int = MAX_GA
         frames[frame].append(Blob(*rest, label))
     targets = link(frames, labels, max_gap=max_gap, least_area=least_area)
     targets = unglue(targets, frames, labels, max_gap=max_gap, least_area=least_area)
+    exchange(targets)
     targets = give_back(stitch(targets, max_gap=max_gap))
+    settle(targets, table[:, 5])
     for target in targets:
         divide_before(target, labels)
     return targets, labels
@@ -199,6 +205,8 @@ def _checked(masks: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
                         "resize the masks with nearest neighbour first")
     if masks.dtype != bool and not np.issubdtype(masks.dtype, np.integer):
         raise MaskError(f"masks must hold booleans or whole numbers, got {masks.dtype}; threshold a heatmap first")
+    if masks.dtype == np.uint64 and masks.max() > np.iinfo(np.int64).max:
+        raise MaskError(f"masks hold the value {masks.max()}; ids must be below 2**63, number them anew from 1")
     if np.issubdtype(masks.dtype, np.signedinteger) and masks.min() < 0:
         raise MaskError(f"masks hold the negative value {masks.min()}; 0 is background and ids count up from 1")
     return masks
@@ -218,7 +226,8 @@ def _instance_rows(masks: Int[np.ndarray, "n h w"]) -> Int[np.ndarray, "k 7"]:
     frame, y = np.divmod(rest, masks.shape[1])
     if not len(place):
         return np.zeros((0, 7), np.int64)
-    key = frame * (int(value.max()) + 1) + value
+    number = value if int(value.max()) < _LARGE_ID else np.unique(value, return_inverse=True)[1]
+    key = frame * (int(number.max()) + 1) + number
     order = np.argsort(key, kind="stable")
     key, x, y = key[order], x[order], y[order]
     starts = np.flatnonzero(np.r_[True, key[1:] != key[:-1]])

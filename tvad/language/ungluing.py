@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Int
 
 from tvad.language import geometry
-from tvad.language.linking import YOUNG, Blob, Target, link
-from tvad.language.mending import join, lies_still
+from tvad.language.linking import link
+from tvad.language.mending import join, lies_still, repoint
+from tvad.language.target import YOUNG, Blob, Target
 
 _LARGE = 0.3      # area, as a share of the largest strand's, of what may be a target
 _APART = 0.5      # heights of the higher by which two strands must move against each other, and be apart once
@@ -24,6 +25,7 @@ def unglue(targets: Sequence[Target], frames: Sequence[Sequence[Blob]], labels: 
            max_gap: int, least_area: int) -> list[Target]:
     """Targets with those divided whose pieces go different ways; ``frames`` has the blobs of ``labels`` by frame."""
     found: list[Target] = []
+    heirs: dict[int, list[Target]] = {}
     for target in targets:
         many = sum(len(parts) > 1 for parts in target.parts)
         if many < YOUNG or target.shared:
@@ -40,7 +42,29 @@ def unglue(targets: Sequence[Target], frames: Sequence[Sequence[Blob]], labels: 
         for strand in sorted(able, key=lambda strand: -len(strand.frames)):
             if all(_part(strand, other) for other in apart):  # with the longest of each group; the others join them
                 apart.append(strand)
-        found += _regrouped(apart, strands) if len(apart) > 1 else [target]
+        if len(apart) > 1:
+            heirs[id(target)] = _regrouped(apart, _completed(strands, own))
+        found += heirs.get(id(target), [target])
+    repoint(found, heirs)
+    return found
+
+
+def _completed(strands: Sequence[Target], own: Sequence[Sequence[Blob]]) -> list[Target]:
+    """The strands, which have one blob each in a frame, with all pixels of the target's ``own`` blobs: what linking left
+    out of a shared blob goes to the strand with most of it, and a blob that founded nothing is a strand of its own."""
+    holders: dict[int, list[tuple[Target, int]]] = {}
+    for strand in strands:
+        for row, (label,) in enumerate(strand.parts):
+            holders.setdefault(label, []).append((strand, row))
+    found = list(strands)
+    for frame, blobs in enumerate(own):
+        for blob in blobs:
+            left = blob.area - sum(strand.areas[row] for strand, row in holders.get(blob.label, ()))
+            if blob.label not in holders:
+                found.append(Target([frame], [blob[:4]], [blob.area], [(blob.label,)], geometry.sides(blob)))
+            elif left:
+                strand, row = max(holders[blob.label], key=lambda holder: holder[0].areas[holder[1]])
+                strand.boxes[row], strand.areas[row] = blob[:4], strand.areas[row] + left
     return found
 
 
@@ -59,17 +83,28 @@ def _part(one: Target, two: Target) -> bool:
 
 
 def _regrouped(apart: Sequence[Target], strands: Sequence[Target]) -> list[Target]:
-    """The strands that go their own ways, each with the others that are nearest to it."""
+    """The strands that go their own ways, each with the others that are nearest to it: in a frame of both, else in the
+    frames of each that are nearest in time."""
+    joined: list[list[Target]] = [[] for _ in apart]
     for strand in strands:
-        if any(strand is one for one in apart):
-            continue
-        gaps = [min((geometry.gap(box, one.boxes[one.frames.index(frame)])
-                     for frame, box in zip(strand.frames, strand.boxes) if frame in one.frames), default=np.inf)
-                for one in apart]
-        if min(gaps) < np.inf:
-            join(apart[int(np.argmin(gaps))], strand)
-        else:
-            apart = [*apart, strand]
-    for one in apart:
+        if not any(strand is one for one in apart):
+            joined[min(range(len(apart)), key=lambda place: _away(strand, apart[place]))].append(strand)
+    for one, others in zip(apart, joined):
+        for strand in others:
+            join(one, strand)
         one.parent = one.whole = None
     return list(apart)
+
+
+def _away(strand: Target, other: Target) -> tuple[int, float, float]:
+    """Frames between two strands, then the pixels between them at that time, then between their middles."""
+    rows = {frame: row for row, frame in enumerate(other.frames)}
+    pairs = [(box, other.boxes[rows[frame]]) for frame, box in zip(strand.frames, strand.boxes) if frame in rows]
+    late = 0
+    if not pairs:
+        times = np.abs(np.subtract.outer(strand.frames, other.frames))
+        mine, its = np.unravel_index(times.argmin(), times.shape)
+        pairs, late = [(strand.boxes[mine], other.boxes[its])], int(times.min())
+    gap = min(geometry.gap(*pair) for pair in pairs)
+    middles = [[geometry.middle(box) for box in pair] for pair in pairs]
+    return late, gap, min(float(np.hypot(x - other_x, y - other_y)) for (x, y), (other_x, other_y) in middles)
