@@ -120,6 +120,20 @@ def test_random_twin_is_another_backbone_and_repeats_by_seed(backbone):
     assert not torch.allclose(first.see(clip()).taps[2], backbone.see(clip()).taps[2], atol=1e-3)
 
 
+def test_an_enlarged_twin_sees_what_the_backbone_sees_in_enlarged_frames(directory, backbone):
+    twin, frames = backbone.enlarged(1.5), clip().frames
+    height, width = frames.shape[1:3]
+    assert twin.input_size(height, width) == (round(1.5 * height), round(1.5 * width)) and backbone.zoom == 1
+    larger = torch.nn.functional.interpolate(torch.from_numpy(frames).permute(0, 3, 1, 2).float(), scale_factor=1.5,
+                                             mode="bicubic", align_corners=False, antialias=True).round().clamp(0, 255)
+    grown = Clip(larger.permute(0, 2, 3, 1).byte().numpy(), 10.0, 0, "grown")
+    assert torch.allclose(twin.see(clip()).taps[2], twin.enlarged(1.0).see(grown).taps[2], atol=0.05)
+    prints = {one.fingerprint for one in (backbone, twin, backbone.enlarged(2.0))}
+    assert len(prints) == 3 and backbone.enlarged(1.0).fingerprint == backbone.fingerprint
+    with pytest.raises(BackboneError, match="zoom 0 must be a positive number"):
+        backbone.enlarged(0)
+
+
 def test_errors_name_file_cause_and_remedy(directory, backbone, tmp_path):
     with pytest.raises(BackboneError, match=r"taps \[9\] do not exist; its vision tower has blocks 0 to 2"):
         QwenBackbone.from_pretrained(directory, taps=(9,))

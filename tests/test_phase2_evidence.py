@@ -15,6 +15,7 @@ from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.language.grammar import spoken as said_place
 from tvad.language.phrasings import CORE, language
 from tvad.language.timeline import parse, timeline_of
+from tvad.region.paint import CELLS, paint_of
 from tvad.scenes.palette import article
 from tvad.training import blobs, phase2, variants
 from tvad.training.answering import evidence_of
@@ -38,6 +39,10 @@ def test_cached_clips_are_what_the_tower_and_the_decoder_say(backbone, clips, de
     assert torch.allclose(clips.tokens(2).float(), sight.tokens, atol=1e-2, rtol=1e-2)
     with torch.inference_mode():
         assert torch.allclose(clips.heat(2), decoder.heatmap(sight.taps, TEXT), atol=1e-3)
+    paint = paint_of(frames, sight.grid, patch_frames=2)
+    assert np.array_equal(clips.paint(2), paint) and paint.shape == (3, 8 * CELLS, 12 * CELLS, 3)
+    assert torch.equal(clips.look(2)[:, :256], clips.tokens(2)) and clips.look(2).shape[1] == 256 + 3 * (2 * CELLS) ** 2
+    assert clips.people == ((),) * 4
     masks = VIDEOS["c"].masks(0, FRAMES)
     assert torch.equal(clips.mask(2), torch.from_numpy(np.stack(
         [cover(masks[at:at + 2], (8, 12)) > 0 for at in (0, 2, 4)]).astype(np.float32)))
@@ -112,7 +117,7 @@ def test_pooled_tokens_are_the_means_of_their_blocks():
     assert read[0].tolist() == [[2.5, 4.5], [8.5, 10.5]] and read[1, 0, 0] == 24 + 2.5     # the third row stands alone
     assert torch.equal(Economy().read(tokens, (3, 6, 8), 2), tokens)
     frames = np.arange(7)
-    assert thinned(frames, every=2, patch=2).tolist() == [0, 1, 4, 5]
+    assert thinned(frames, every=2, patch=2).tolist() == [0, 1, 6]      # the first and the last are always seen
     assert thinned(frames, every=3, patch=2).tolist() == [0, 1, 6]
     with pytest.raises(ParameterError, match="pool: 0 is not allowed; allowed: 1 or more"):
         Economy(pool=0)

@@ -108,7 +108,7 @@ def said(model, tokenizer, rows, heat, seen=None) -> str:
 def sure(model, words: dict[str, str]) -> None:
     """Let the classifiers say these words whatever they read."""
     for field in (VERDICT, *STORY):
-        head = model.heads[f"{field.name}_"]
+        head = model.reader.heads[f"{field.name}_"]
         head.weight.data.zero_()
         head.bias.data = 15.0 * torch.eye(len(field.words))[field.number(words[field.name])]
 
@@ -159,7 +159,7 @@ def test_teaching_teaches_places_and_who_is_there():
     losses = []
     for _ in range(25):
         optimizer.zero_grad()
-        loss = model.teach(facts, stories, seen_too=False)
+        loss = model.reader.teach(facts, model.reader.wanted(facts, stories))
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
@@ -177,18 +177,19 @@ def test_a_thing_is_taught_the_words_of_the_likeliest_target():
     facts = model.facts(moving([(1, 1)] * 4, [(9, 15)] * 4)[None])
     field = next(field for field in STORY if field.name == "from")
     for name in ("begins", "way", "ends", "to"):
-        model.heads[f"{name}_"].weight.data.zero_()
+        model.reader.heads[f"{name}_"].weight.data.zero_()
     with torch.no_grad():       # this encoder says bottom right of the second thing alone
         reading = model.read(facts)["from"][0, :, field.number("bottom right")]
     later = int(reading.argmax())
     stories = [[story({"from": "bottom right", "to": "bottom right", "trajectory": "starts at the bottom right, stays, "
                        "stays in view"})]]
-    model.teach(facts, stories, seen_too=False).backward()
-    found = model.heads["there_"].bias.grad
+    model.reader.teach(facts, model.reader.wanted(facts, stories)).backward()
+    found = model.reader.heads["there_"].bias.grad
     assert torch.isfinite(found).all()
     with torch.no_grad():
         before = model.read(facts)["there"].log_softmax(-1)[0, :, 1]
-        model.heads["there_"].weight -= 0.5 * model.heads["there_"].weight.grad
+        head = model.reader.heads["there_"]
+        head.weight -= 0.5 * head.weight.grad
         change = model.read(facts)["there"].log_softmax(-1)[0, :, 1] - before
     assert change[later] > change[1 - later]
 

@@ -52,6 +52,7 @@ class QwenBackbone:
         self.patch_size, self.temporal_patch_size = spec.patch_size, spec.temporal_patch_size
         self.merge_size = spec.spatial_merge_size
         self.randomness: int | None = None  # seed of an untrained twin
+        self.zoom = 1.0  # of an enlarged twin
 
     @classmethod
     def from_pretrained(
@@ -117,7 +118,8 @@ class QwenBackbone:
 
         Key of feature caches.  It is taken from the files, so that it does not change with the dtype they are loaded in.
         """
-        return stored.digest(self._stored["tower"], self.taps, self.processing, self.randomness)
+        enlarged = () if self.zoom == 1 else (self.zoom,)  # the fingerprint of all that came before stays
+        return stored.digest(self._stored["tower"], self.taps, self.processing, self.randomness, *enlarged)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -187,11 +189,11 @@ class QwenBackbone:
         from transformers.models.qwen2_vl.video_processing_qwen2_vl import smart_resize
 
         return smart_resize(
-            height,
-            width,
+            round(height * self.zoom),
+            round(width * self.zoom),
             factor=self.patch_size * self.merge_size,
-            min_pixels=self.processing["min_pixels"],
-            max_pixels=self.processing["max_pixels"],
+            min_pixels=round(self.processing["min_pixels"] * self.zoom**2),
+            max_pixels=round(self.processing["max_pixels"] * self.zoom**2),
         )
 
     def embed_prompts(self, sentences: Sequence[str]) -> Float[Tensor, "n d"]:
@@ -216,6 +218,22 @@ class QwenBackbone:
             twin.__dict__.pop(name, None)
         twin.visual, twin.name, twin.randomness = copy.deepcopy(self.visual), f"{self.name}-random{seed}", seed
         vision.reinitialise(twin.visual, seed=seed)
+        return twin
+
+    def enlarged(self, zoom: float) -> QwenBackbone:
+        """A copy that sees pictures ``zoom`` times as large, within a pixel budget ``zoom`` squared times as large.
+
+        Weights are shared; maps have more patches, and ``fingerprint``, so caches and checkpoints, is another one.
+        Raises BackboneError for a zoom that is not a positive number.
+        """
+        import copy
+
+        if not 0 < zoom < float("inf"):
+            raise BackboneError(f"{self.name}: zoom {zoom} must be a positive number")
+        twin = copy.copy(self)
+        for name in ("vision_fingerprint", "fingerprint", "language_fingerprint"):
+            twin.__dict__.pop(name, None)
+        twin.zoom = zoom
         return twin
 
     def flops(self, *, t: int, h: int, w: int) -> int:

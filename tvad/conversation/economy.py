@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from tvad.errors import ParameterError
+from tvad.region.geometry import seen_patches
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ WHOLE = Economy()
 
 
 def thinned(frames, *, every: int, patch: int):
-    """Every ``every``-th run of ``patch`` frames (of an array whose first axis is time); a last short one counts."""
+    """One in ``every`` runs of ``patch`` frames (of an array whose first axis is time), from the first to the last run,
+    which may be short."""
     if every == 1:
         return frames
-    keep = torch.arange(len(frames)) // patch % every == 0
-    return frames[keep.numpy()]
+    runs = np.arange(len(frames)) // patch
+    return frames[np.isin(runs, seen_patches(int(runs[-1]) + 1, every))]

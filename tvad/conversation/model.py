@@ -32,6 +32,7 @@ from tvad.errors import BackboneError
 from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.queries.heatmap import EventHeatmapDecoder
 from tvad.region import RegionEncoder, load_encoder, make_encoder
+from tvad.region.paint import paint_of, painted
 from tvad.video.clip import Clip, stitch, windows
 
 QUESTION = "Is there any anomaly in the video?"
@@ -145,7 +146,11 @@ class TVAU(TVAD):
             heat = torch.full_like(heat, self.constant)
         anomaly, merge, economy = None, self.backbone.merge_size, self.economy
         if self.regions is not None:
-            anomaly = self.regions(heat[None], full[None] if self.regions.looks else None)[0]
+            looked = full if self.regions.looks else None
+            if self.regions.painted:
+                paint = paint_of(self._thin(clip).frames, sight.grid, patch_frames=self.backbone.temporal_patch_size)
+                looked = painted(full, paint, merge)
+            anomaly = self.regions(heat[None], None if looked is None else looked[None])[0]
         elif self.silent is not None:
             anomaly = heat.new_zeros(self.silent.tokens(len(heat)), full.shape[-1])
         view = View.of(self.backbone, economy.read_grid(sight.grid, merge), frames=len(clip.frames),

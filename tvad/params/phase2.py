@@ -45,10 +45,11 @@ class Phase2(RunParameters):
     pool: int = setting(3, "side of the blocks of video tokens that it reads the mean of", low=1, high=32)
     # Training.
     seed: int = setting(0, "seed of initial weights, order, dropout and blobs", low=0, high=2**31 - 1)
-    word_steps: int = setting(300, "steps in which a region encoder that speaks in words learns these, before the others",
+    word_steps: int = setting(400, "steps in which a region encoder that speaks in words learns these, before the others",
                               low=0, high=1_000_000, smoke=4)
-    word_batch: int = setting(32, "clips of one of these steps, and blobs", low=1, high=65_536, smoke=4)
-    word_blobs: int = setting(1500, "different blobs in them", low=1, high=1_000_000, smoke=8)
+    word_batch: int = setting(32, "clips of one of these steps, as many turned ones and blobs, twice as many people", low=1,
+                              high=65_536, smoke=4)
+    word_blobs: int = setting(1000, "different blobs in them", low=1, high=1_000_000, smoke=8)
     taught_rate: float = setting(0.1, "share of its rate at which it learns on afterwards", low=0.0, high=0.99)
     blob_steps: int = setting(240, "steps of the first stage, synthetic blobs told in words or drawn", low=0,
                               high=1_000_000, smoke=2)

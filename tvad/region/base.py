@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tvad.checkpoints import write_weights
 from tvad.errors import BackboneError, CheckpointError, ParameterError
+from tvad.region.paint import CELLS
 
 FORMAT_VERSION = 1
 
@@ -32,6 +33,7 @@ class RegionEncoder(nn.Module, ABC):
 
     variant: str = ""
     looks = 0  # how many video tokens forward picks; it then wants them all
+    painted = False  # whether they may carry the colours of their cells, see ``paint.py``
 
     def __init__(self, *, text_width: int) -> None:
         super().__init__()
@@ -57,12 +59,13 @@ class RegionEncoder(nn.Module, ABC):
     ) -> list[Float[Tensor, "n d"]]:
         """The tokens of clips of any lengths and sizes; clips of one shape share a pass."""
         groups: dict[tuple[int, ...], list[int]] = {}
+        looking = bool(self.looks) and seen is not None
         for index, heatmap in enumerate(heatmaps):
-            groups.setdefault(tuple(heatmap.shape), []).append(index)
+            groups.setdefault((*heatmap.shape, seen[index].shape[1] if looking else 0), []).append(index)
         made: list[Any] = [None] * len(heatmaps)
         for members in groups.values():
             together = torch.stack([heatmaps[i] for i in members])
-            views = torch.stack([seen[i].float() for i in members]) if self.looks and seen is not None else None
+            views = torch.stack([seen[i].float() for i in members]) if looking else None
             for index, tokens in zip(members, self(together, views)):
                 made[index] = tokens
         return made
@@ -107,7 +110,9 @@ class RegionEncoder(nn.Module, ABC):
             raise BackboneError("region encoder with looks: wants the clip's video tokens beside the heatmap; see "
                                 "the clip with backbone.see(clip, tokens=True)")
         side = round((t * h * w / max(seen.shape[1], 1)) ** 0.5)
-        if side < 1 or tuple(seen.shape) != (b, t * (h // side) * (w // side), self.text_width) or h % side or w % side:
+        widths = (self.text_width, self.text_width + 3 * (side * CELLS) ** 2 * self.painted)
+        fits = side > 0 and h % side == w % side == 0 and tuple(seen.shape[:2]) == (b, t * (h // side) * (w // side))
+        if not fits or seen.shape[2] not in widths:
             raise BackboneError(f"region encoder: video tokens {tuple(seen.shape)} do not fit heatmaps {(b, t, h, w)} "
                                 f"and width {self.text_width}; are both of the same clips and backbone?")
         if seen.shape[1] < self.looks:

@@ -1,4 +1,5 @@
-"""Numbers that the worded encoder's classifiers read: of each warm thing its path and its look, of the clip its heat.
+"""Numbers that the worded encoder's classifiers read: of each warm thing its path, its look and a few views of it, of the
+clip its heat.
 
 No weights enter, so what is computed here may be kept for all steps of a training.
 """
@@ -9,33 +10,37 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tvad.language.grammar import phrase, spoken
-from tvad.language.timeline import timeline_of
-from tvad.language.tracks import MaskTrack
-from tvad.region.objects import STEP_FACTS, Warm, warm_things
-from tvad.region.words import STORY, story
+from tvad.region.geometry import Geometry
+from tvad.region.objects import Warm, right_half, warm_things
+from tvad.region.paint import parted
+from tvad.region.paths import PATH_FACTS, path_facts
 
-_MARKS = 8                  # moments at which a track is looked up, spread over the clip
 _LEAST = 1e-4               # heat is clamped to this far from 0 and 1
 _HOT = 0.3                  # of its peak: where a thing is looked at
-_FRAMES, _CELL = 16, 10     # frames of a clip and pixels of a patch for the rules, whose tolerances are in these
-RULED = tuple(field for field in STORY if field.place)
-PATH_FACTS = STEP_FACTS * _MARKS + 2 * 7 + 5 + sum(len(field.words) for field in RULED)
 LOOK_FACTS = 3              # times the width of a video token
-CLIP_FACTS = 6
+VIEWS = 3                   # steps in which a thing is viewed, those where it has the most heat
+VIEW = (4, 16, 12)          # red, green, blue and how far from the clip's usual colour; rows, columns
+_MARGIN = 1.25              # of the thing's box that a view shows
+CLIP_FACTS = 12
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Of things ``path`` and ``look``, of whole clips ``clip``, and how many things were ``found``."""
+    """Of things ``path``, ``look`` and ``views``, of whole clips ``clip``, the logarithm of each thing's ``share`` of the
+    heat of the strongest, how many things were ``found``, and how many are
+    told of: the right half of a single thing may be a second."""
 
     path: Float[Tensor, "b n f"]
     look: Float[Tensor, "b n v"]
+    views: Float[Tensor, "b n k 4 r c"]
     clip: Float[Tensor, "b c"]
+    share: Float[Tensor, "b n"]
     found: Int[Tensor, " b"]
+    told: Int[Tensor, " b"]
 
     def rows(self, chosen: Sequence[int]) -> Facts:
         """Those of some clips."""
@@ -48,63 +53,83 @@ class Facts:
 
 
 @torch.no_grad()
-def facts_of(heatmap: Float[Tensor, "b t h w"], seen: Float[Tensor, "b m d"], *, most: int) -> Facts:
-    """The facts of some clips of one shape with at most ``most`` things each.
-
-    Of a look: mean and maximum of the video tokens where the thing is warm, and the clip's mean token.
-    """
-    b, t, h, w = heatmap.shape
-    heatmap, seen = heatmap.float(), seen.float()
-    side = round((t * h * w / seen.shape[1]) ** 0.5)
-    tokens = seen.view(b, t, h // side, w // side, -1)      # side: patches of a token
-    mean = tokens.mean((1, 2, 3))
-    path = np.zeros((b, most, PATH_FACTS), np.float32)
-    look, found = mean.new_zeros(b, most, LOOK_FACTS * seen.shape[-1]), []
+def facts_of(heatmap: Float[Tensor, "b t h w"], seen: Float[Tensor, "b m e"], *, width: int, most: int,
+             geometry: Geometry) -> Facts:
+    """The facts of some clips of one shape with at most ``most`` things each; ``seen``: video tokens of ``width``, with or
+    without the colours of their cells (``paint.py``)."""
+    heatmap = heatmap.float()
+    path = np.zeros((len(heatmap), most, PATH_FACTS), np.float32)
+    look = heatmap.new_zeros(len(heatmap), most, LOOK_FACTS * width)
+    views = heatmap.new_zeros(len(heatmap), most, VIEWS, *VIEW)
+    share = heatmap.new_zeros(len(heatmap), most)
+    clip, found, told = [], [], []
     for row, heat in enumerate(heatmap.cpu().numpy()):
         things = warm_things(heat, most=most)
         found.append(len(things))
-        for number, thing in enumerate(things):
-            path[row, number] = path_facts(thing)
-            own = torch.from_numpy(thing.heat).to(seen)
-            own = own.view(t, h // side, side, w // side, side).amax((2, 4))
-            share = own / own.sum()
-            hot = tokens[row][own > _HOT * own.max()].amax(0)
-            look[row, number] = torch.cat([(tokens[row] * share[..., None]).sum((0, 1, 2)), hot, mean[row]])
-    return Facts(torch.from_numpy(path).to(heatmap), look, clip_facts(heatmap),
-                 torch.tensor(found, device=heatmap.device))
+        clip.append(clip_facts(heat, things))
+        if len(things) == 1 < most:
+            things.append(right_half(things[0]))
+        told.append(len(things))
+        if things:
+            mass = np.array([thing.heat.sum() for thing in things])
+            share[row, :len(things)] = torch.from_numpy(np.log(mass / mass.max())).to(share)
+            path[row, :len(things)] = [path_facts(thing, geometry) for thing in things]
+            look[row, :len(things)], views[row, :len(things)] = looks_of(things, seen[row].float(), width=width)
+    return Facts(torch.from_numpy(path).to(heatmap), look, views, heatmap.new_tensor(np.stack(clip)), share,
+                 torch.tensor(found, device=heatmap.device), torch.tensor(told, device=heatmap.device))
 
 
-def clip_facts(heatmap: Float[Tensor, "b t h w"]) -> Float[Tensor, "b 6"]:
-    """How hot the map is: log-odds of its peak, its five hottest patches, its mean, its steps' peaks; the hot area."""
-    heat, peaks = heatmap.flatten(1), heatmap.amax((2, 3))
-    top = heat.topk(min(5, heat.shape[1]), 1).values
-    levels = torch.stack([top[:, 0], top.mean(1), heat.mean(1), peaks.mean(1), peaks.amin(1)], 1)
-    return torch.cat([torch.logit(levels, _LEAST) / 5, 2 * (heat > 0.5).float().mean(1, keepdim=True).sqrt()], 1)
+def looks_of(things: Sequence[Warm], seen: Float[Tensor, "m e"], *,
+             width: int) -> tuple[Float[Tensor, "n v"], Float[Tensor, "n k 4 r c"]]:
+    """Look and views of things of one clip: mean and maximum of the video tokens where a thing is warm, and the clip's
+    mean token; and its box cut out of the paint, blank where there is none."""
+    t, h, w = things[0].heat.shape
+    side = round((t * h * w / len(seen)) ** 0.5)      # patches of a token
+    tokens, paint = parted(seen[None], (t, h, w), width, side)
+    tokens = tokens.view(t, h // side, w // side, width)
+    mean, looks = tokens.mean((0, 1, 2)), []
+    for thing in things:
+        own = torch.from_numpy(thing.heat).to(tokens).view(t, h // side, side, w // side, side).amax((2, 4))
+        share = own / own.sum()
+        hot = tokens[own > _HOT * own.max()].amax(0)
+        looks.append(torch.cat([(tokens * share[..., None]).sum((0, 1, 2)), hot, mean]))
+    if paint is None:
+        return torch.stack(looks), seen.new_zeros(len(things), VIEWS, *VIEW)
+    strange = (paint[0] - paint[0].median(0).values).abs().mean(1, keepdim=True)
+    shown = torch.cat([paint[0], strange], 1)
+    return torch.stack(looks), torch.stack([_views(thing, shown) for thing in things])
 
 
-def path_facts(thing: Warm) -> Float[np.ndarray, " f"]:
-    """A track's facts at ``_MARKS`` moments of the clip, of its first and last step, and what a rule would say of it."""
-    facts, steps = thing.facts, len(thing.facts)
-    marks = np.linspace(0, steps - 1, _MARKS).round().astype(int)
-    there = np.flatnonzero(thing.present)
-    first, last = there[0], there[-1]
-    span = [first / steps, (steps - 1 - last) / steps, len(there) / steps]
-    ends = np.concatenate([facts[first, 1:8], facts[last, 1:8], facts[last, 1:3] - facts[first, 1:3], span])
-    return np.concatenate([facts[marks].ravel(), ends, _ruled(thing)]).astype(np.float32)
+def _views(thing: Warm, shown: Float[Tensor, "t 4 y x"]) -> Float[Tensor, "k 4 r c"]:
+    """The thing's box, a little wider, in the steps where it has the most heat; the same again where these are too few."""
+    mass = thing.heat.sum((1, 2))
+    there = [step for step in np.argsort(-mass, kind="stable") if mass[step] > 0]
+    steps = np.resize(there[:VIEWS], VIEWS)
+    box = torch.from_numpy(thing.facts[steps, 3:7]).to(shown)
+    middle, half = (box[:, :2] + box[:, 2:]) / 2, (box[:, 2:] - box[:, :2]) / 2 * _MARGIN
+    place = torch.stack([torch.stack([half[:, 0], 0 * half[:, 0], middle[:, 0]], 1),
+                         torch.stack([0 * half[:, 1], half[:, 1], middle[:, 1]], 1)], 1)
+    grid = F.affine_grid(place, [VIEWS, *VIEW], align_corners=False)
+    return F.grid_sample(shown[torch.from_numpy(steps).to(shown.device)], grid, padding_mode="border", align_corners=False)
 
 
-def _ruled(thing: Warm) -> Float[np.ndarray, " r"]:
-    """The path that the texts' own rules find in the track's boxes, one-hot a field."""
-    steps, rows, columns = thing.heat.shape
-    each = max(1, round(_FRAMES / steps))
-    size = np.array([columns, rows, columns, rows]) * _CELL
-    there = np.flatnonzero(thing.present)
-    frames = np.arange(there[0] * each, (there[-1] + 1) * each)
-    corners = (thing.facts[there, 3:7] + 1) / 2 * size - [0, 0, 1, 1]
-    boxes = np.stack([np.interp(frames, there * each + (each - 1) / 2, side) for side in corners.T], 1)
-    boxes = boxes.clip(0, size - 1)
-    areas = (boxes[:, 2:] - boxes[:, :2] + 1).prod(1).round().astype(np.int64)
-    track = MaskTrack(1, frames, boxes, (boxes[:, :2] + boxes[:, 2:]) / 2, areas)
-    line = timeline_of(track, frames=steps * each, size=(rows * _CELL, columns * _CELL))
-    said = story({"from": spoken(line.origin), "to": spoken(line.destination), "trajectory": phrase(line)})
-    return np.concatenate([np.eye(len(field.words))[field.number(said[field.name])] for field in RULED])
+def clip_facts(heat: Float[np.ndarray, "t h w"], things: Sequence[Warm]) -> Float[np.ndarray, "12"]:
+    """How hot the map is: log-odds of its peak, its five hottest patches, its mean, its steps' peaks; the hot area; and of
+    the thing with the most heat how long it is there, how hot in its steps, how large and fast, and how hot all else is."""
+    peaks, top = heat.max((1, 2)), np.sort(heat, None)[-5:]
+    levels = [top[-1], top.mean(), heat.mean(), peaks.mean(), peaks.min()]
+    whole = [*_odds(levels), 2 * np.sqrt((heat > 0.5).mean())]
+    if not things:
+        return np.array([*whole, *[0.0] * 6], np.float32)
+    best = max(things, key=lambda thing: float(thing.heat.sum()))
+    there, own = best.present, best.heat.max((1, 2))
+    far = np.hypot(*(best.facts[there][-1, 1:3] - best.facts[there][0, 1:3]))
+    rest = np.where(best.heat > 0, 0, heat).max()
+    kept = [there.mean(), _odds(own[there]).mean(), _odds(own).mean(), 2 * best.facts[there, 7].mean(),
+            far, _odds(rest)]
+    return np.array([*whole, *kept], np.float32)
+
+
+def _odds(chance: Float[np.ndarray, "*k"]) -> Float[np.ndarray, "*k"]:
+    chance = np.clip(chance, _LEAST, 1 - _LEAST)
+    return np.log(chance / (1 - chance)) / 5

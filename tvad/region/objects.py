@@ -19,6 +19,8 @@ _ROUND = np.ones((3, 3), bool)
 _SHARE = 0.4        # of the clip's peak: what is colder belongs to no region
 _REACH = 0.3        # of the map's longer side: how far something may go in a step
 _GAP = 2            # steps that a track may be missed
+_FAINT = 0.12       # of a track's peak: how hot it is still in a step where it is taken for the same
+_NEAR = 0.12        # of the map's longer side: how far from where it should be
 _LEAST = 0.1        # of the strongest track's heat: what has less is clutter
 
 
@@ -56,11 +58,77 @@ def warm_things(heatmap: Float[np.ndarray, "t h w"], *, most: int) -> list[Warm]
                 joined[number].append(region)
             else:
                 tracks.append([region])
+    tracks = [_followed(heat, track) for track in tracks]
     weights = [sum(float(heat[step][mask].sum()) for step, _, mask in track) for track in tracks]
     strong = sorted(range(len(tracks)), key=lambda number: (-weights[number], number))[:most]
     kept = [tracks[number] for number in strong if weights[number] >= _LEAST * weights[strong[0]]]
+    kept = [track for number, track in enumerate(kept) if not any(_same(track, other) for other in kept[:number])]
     kept.sort(key=lambda track: (track[0][0], track[0][1][0]))
     return [_warm(heat, track) for track in kept]
+
+
+def _followed(heat: Float[np.ndarray, "t h w"], track: list) -> list:
+    """The track with each region cut at a share of its own step's heat, and with the steps in which the thing is fainter:
+    near where it should be, still a share of its usual heat."""
+    found = {step: _around(heat[step], mask) for step, _, mask in track}
+    usual = _FAINT * max(float(heat[step][mask].max()) for step, _, mask in track)
+    reach = _NEAR * max(heat.shape[1:])
+    rows, columns = np.indices(heat.shape[1:])
+    outward = sorted(set(range(len(heat))) - set(found), key=lambda step: min(abs(step - other) for other in found))
+    for step in outward:
+        known = sorted(found, key=lambda other: abs(other - step))[:2]
+        places = np.array([found[other][0] for other in known])
+        share = (step - known[0]) / (known[-1] - known[0]) if len(known) > 1 else 0.0
+        ahead = places[0] + (places[-1] - places[0]) * share
+        if min(abs(step - other) for other in found) > 1 and not min(found) < step < max(found):
+            continue        # it was lost the step before
+        near = np.hypot(columns - ahead[0], rows - ahead[1]) <= reach
+        near |= np.hypot(columns - places[0][0], rows - places[0][1]) <= reach
+        local = np.where(near, heat[step], 0)
+        if local.max() >= usual:
+            seed = np.zeros_like(near)
+            seed[np.unravel_index(local.argmax(), near.shape)] = True
+            found[step] = _around(heat[step], seed)
+    return [(step, *found[step]) for step in sorted(found)]
+
+
+def _around(heat: Float[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> tuple[np.ndarray, np.ndarray]:
+    """Middle and mask of the region about the hottest patch of a mask, cut at a share of this patch's heat."""
+    peak = np.unravel_index(np.where(mask, heat, -1).argmax(), heat.shape)
+    region = next(region for region in _regions(heat, _SHARE * heat[peak]) if region[peak])
+    return _middle(heat, region), region
+
+
+def _same(one: list, other: list) -> bool:
+    """Whether two tracks share most of their regions, after they were followed."""
+    places = {step: mask for step, _, mask in other}
+    shared = sum(bool((mask & places[step]).any()) for step, _, mask in one if step in places)
+    return shared > len(one) / 2
+
+
+def right_half(thing: Warm) -> Warm:
+    """What is warm in the right half of a thing's boxes: two who fight make one region, and are told as two."""
+    track = []
+    for step in np.flatnonzero(thing.present):
+        own = thing.heat[step] > 0
+        x = find_objects(own.astype(np.int8))[0][1]
+        kept = own & (np.arange(own.shape[1]) >= (x.start + x.stop) // 2)
+        track.append((step, None, kept if kept.any() else own))
+    return _warm(thing.heat, track)
+
+
+def warm_boxes(boxes: Float[np.ndarray, "t 4"], grid: tuple[int, int]) -> Warm:
+    """A known thing as a map of it alone would show it: warm in all patches of which its box (x1 y1 x2 y2 in patches, nan
+    where it is not seen) takes a quarter of a side."""
+    heat = np.zeros((len(boxes), *grid), np.float32)
+    track = []
+    for step, box in enumerate(boxes):
+        if not np.isnan(box).any():
+            left, top = (np.floor(box[:2] + 0.25).astype(int)).clip(0, (grid[1] - 1, grid[0] - 1))
+            right, bottom = np.maximum(np.ceil(box[2:] - 0.25).astype(int), (left + 1, top + 1))
+            heat[step, top:bottom, left:right] = 1
+            track.append((step, None, heat[step] > 0))
+    return _warm(heat, track)
 
 
 def _regions(heat: Float[np.ndarray, "h w"], level: float) -> list[Bool[np.ndarray, "h w"]]:

@@ -18,13 +18,14 @@ NOTHING = ABSENT = "none"
 @dataclass(frozen=True)
 class Field:
     """``words`` to choose from, spoken in ``length`` tokens; ``place``: it is of the path; ``seen``: told by what is seen,
-    not by the map alone."""
+    not by the map alone; ``dress``: by colours alone."""
 
     name: str
     words: tuple[str, ...]
     length: int = 1
     place: bool = False
     seen: bool = False
+    dress: bool = False
 
     def number(self, word: str) -> int:
         """Which of the words it is, -1 for none of them."""
@@ -50,11 +51,13 @@ STORY: tuple[Field, ...] = (
     Field("ends", ("stays", "leaves", "disappears"), place=True),
     Field("to", _PLACES, 2, place=True),
     Field("motion", _MOTIONS, 2, seen=True),
-    Field("top", _COLOURS, seen=True),
-    Field("bottom", _COLOURS, seen=True),
-    Field("colour", _COLOURS, seen=True),
+    Field("top", _COLOURS, seen=True, dress=True),
+    Field("bottom", _COLOURS, seen=True, dress=True),
+    Field("colour", _COLOURS, seen=True, dress=True),
     Field("thing", _THINGS, 2, seen=True),
 )
+_PATH = ("there", *(field.name for field in STORY if field.place))
+DRESS = tuple(field for field in STORY if field.name in ("top", "bottom"))
 
 
 # What is said of a thing, word by word, as texts of the language model's schooling say it (``pretrain.reports``).
@@ -73,6 +76,25 @@ def story(target: Mapping[str, str]) -> dict[str, str]:
             "top": target.get("top"), "bottom": target.get("bottom"), "colour": target.get("object_colour"),
             "thing": target.get("object", "").split(" with ")[0]}
     return {name: word for name, word in said.items() if word}
+
+
+_SWAPPED = {"enters": "leaves", "appears": "disappears", "starts": "stays"}
+_BACK = {**_SWAPPED, **{last: first for first, last in _SWAPPED.items()}}
+_OPPOSITE = {place: _PLACES[-1 - number] for number, place in enumerate(_PLACES)}
+
+
+def mirrored(told: Mapping[str, str]) -> dict[str, str]:
+    """The path of a story in the mirrored picture, left for right; its look, which is not shown, is left out."""
+    turned = {"left": "right", "right": "left"}
+    return {name: " ".join(turned.get(part, part) for part in word.split()) for name, word in told.items() if name in _PATH}
+
+
+def reversed_in_time(told: Mapping[str, str]) -> dict[str, str]:
+    """The path of a story told backwards, without its look; the way, of which only the first leg is known, as if it had no
+    other."""
+    back = {"there": told["there"], "begins": _BACK[told["ends"]], "from": told["to"], "to": told["from"],
+            "ends": _BACK[told["begins"]], "way": told["way"] if told["way"] == "stays" else _OPPOSITE[told["way"]]}
+    return back
 
 
 def table(words: Sequence[str], length: int, tokenizer: Any, rows: Float[Tensor, "v d"]) -> Float[Tensor, "k l d"]:

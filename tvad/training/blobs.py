@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 from scipy.ndimage import gaussian_filter
 
 from tvad.backbones.chat import View
@@ -26,6 +26,7 @@ from tvad.language.phrasings import Language, language
 from tvad.language.timeline import Timeline, timeline_of
 from tvad.language.tracks import MaskTrack
 from tvad.region import WordedEncoder
+from tvad.region.geometry import seen_patches
 from tvad.region.words import story
 from tvad.scenes.palette import article
 from tvad.training.lessons import Turn
@@ -53,6 +54,13 @@ class BlobWorld:
     @property
     def frames(self) -> int:
         return self.steps * self.step_frames
+
+    @property
+    def starts(self) -> Int[np.ndarray, " t"]:
+        """The first frame of each step."""
+        length = self.shown or self.step_frames
+        every = self.step_frames // length
+        return np.array(seen_patches(self.steps * every, every)) * length
 
     @property
     def size(self) -> tuple[int, int]:
@@ -113,8 +121,8 @@ def draw_heat(world: BlobWorld, tracks: Sequence[MaskTrack],
         level = rng.uniform(0.4, 1.0) * np.where(rng.random(world.steps) < 0.1, 0.2, rng.uniform(0.7, 1.0, world.steps))
         blob = np.zeros_like(heat)
         for frame, box in zip(track.frames.tolist(), track.boxes):
-            step, within = divmod(frame, world.step_frames)
-            if within < (world.shown or world.step_frames):
+            within = frame - world.starts
+            for step in np.flatnonzero((within >= 0) & (within < (world.shown or world.step_frames))):
                 left, top, right, bottom = (box / world.patch).astype(int)
                 blob[step, top:bottom + 1, left:right + 1] = 1
         soft = gaussian_filter(blob, (0, *[rng.uniform(0.2, 0.8)] * 2))

@@ -1,13 +1,14 @@
-"""What a conversation about a clip is trained on, kept on disk: merged video tokens, heatmap, ground-truth map.
+"""What a conversation about a clip is trained on, kept on disk: merged video tokens, colours, heatmap, ground-truth map.
 
 The tower and the heatmap decoder are frozen in phase 2, so each clip passes them once; every epoch, seed and ablation
-reads files.  Three safetensors files a clip, each with a key in its name and header:
+reads files.  Four safetensors files a clip, each with a key in its name and header:
 
     tokens  (n, d) float16      of the tower and the clip's frames; all variants share them
+    paint   (t, y, x, 3) uint8  colours of the frames' cells (``tvad.region.paint``)
     heat    (t, h, w) float16   of tower, decoder and prototypes: another decoder makes new ones beside
     mask    (t, h, w) uint8     of the annotation: 1 for every patch that an anomalous target touches
 
-At 240x360 a clip of 16 frames costs 0.9 MB, at 476x868 and 7B one of 24 frames 45 MB.
+At 240x360 a clip of 16 frames costs 1.2 MB, at 476x868 and 7B one of 24 frames 45 MB.
 """
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor
@@ -32,13 +33,16 @@ from tqdm.auto import tqdm
 from tvad.conversation.economy import thinned
 from tvad.errors import DatasetError
 from tvad.record import atomic_write
+from tvad.region.paint import is_grey, paint_of, painted
 from tvad.training.cache import tower_key
+from tvad.training.people import Person, people_of
 from tvad.training.targets import cover, masks_of
 from tvad.video.clip import Clip
 
 _LOG = logging.getLogger(__name__)
-_FORMAT = "clips-2"
+_FORMAT = "clips-3"
 _HALF_MAX = 65504.0
+_SEEN = ("tokens", "paint", "heat")     # made in one pass
 
 
 @dataclass(frozen=True)
@@ -57,16 +61,18 @@ class ClipSet:
     """The cached clips of a split, by number in the order of ``clips``.
 
     ``grids``: (t, h, w) in patches of each clip; ``fps`` of each; ``patch_frames``: frames of a temporal patch,
-    of which every ``every``-th was seen.
-    Maps lie in memory (float32), tokens are read from disk.
+    of which every ``every``-th was seen; ``people``: the ordinary ones of each clip, where a script knows them.
+    Maps lie in memory (float32), tokens and colours are read from disk.
     """
 
-    def __init__(self, clips: Sequence[ClipRange], *, tokens: Sequence[Path], heat: Sequence[np.ndarray],
-                 mask: Sequence[np.ndarray] | None, grids: Sequence[tuple[int, int, int]], fps: Sequence[float],
-                 patch_frames: int, every: int = 1) -> None:
+    def __init__(self, clips: Sequence[ClipRange], *, tokens: Sequence[Path], paint: Sequence[Path],
+                 heat: Sequence[np.ndarray], mask: Sequence[np.ndarray] | None, grids: Sequence[tuple[int, int, int]],
+                 fps: Sequence[float], patch_frames: int, merge: int, every: int = 1,
+                 people: Sequence[Sequence[Person]] = ()) -> None:
         self.clips, self.grids, self.fps = tuple(clips), tuple(grids), tuple(fps)
-        self.patch_frames, self.every = patch_frames, every
-        self._tokens, self._heat, self._mask = tuple(tokens), tuple(heat), None if mask is None else tuple(mask)
+        self.patch_frames, self.every, self.merge, self.people = patch_frames, every, merge, tuple(people)
+        self._tokens, self._paint = tuple(tokens), tuple(paint)
+        self._heat, self._mask = tuple(heat), None if mask is None else tuple(mask)
         self.number: Mapping[ClipRange, int] = {clip: number for number, clip in enumerate(self.clips)}
 
     def __len__(self) -> int:
@@ -75,7 +81,7 @@ class ClipSet:
     @property
     def key(self) -> str:
         """Hash of what is cached, for resuming a training run."""
-        names = [path.name for path in self._tokens]
+        names = [path.name for path in (*self._tokens, *self._paint)]
         sums = [zlib.crc32(part.tobytes()) for part in (*self._heat, *(self._mask or ()))]
         return hashlib.sha256(json.dumps([names, sums]).encode()).hexdigest()[:16]
 
@@ -83,6 +89,15 @@ class ClipSet:
         """Merged tokens of a clip, float16, in the order in which the language model reads them."""
         with safe_open(self._tokens[number], framework="pt") as file:
             return file.get_tensor("tokens")
+
+    def look(self, number: int) -> Float[Tensor, "n e"]:
+        """The merged tokens with the colours of their cells behind them."""
+        return painted(self.tokens(number), self.paint(number), self.merge)
+
+    def paint(self, number: int) -> UInt8[np.ndarray, "t y x 3"]:
+        """The colours of a clip's cells."""
+        with safe_open(self._paint[number], framework="np") as file:
+            return file.get_tensor("paint")
 
     def heat(self, number: int) -> Float[Tensor, "t h w"]:
         """The decoder's anomaly probability of each patch."""
@@ -120,10 +135,11 @@ def cache_clips(backbone: Any, decoder: Any, clips: Sequence[ClipRange], videos:
     if part[1] > 1:
         return None
     found = [store.open(clip, videos[clip.video], masks=masks) for clip in own]
-    return ClipSet(own, tokens=[item[0] for item in found], heat=[item[1] for item in found],
-                   mask=[item[2] for item in found] if masks else None, grids=[item[3] for item in found],
-                   fps=[videos[clip.video].frames.fps for clip in own], patch_frames=backbone.temporal_patch_size,
-                   every=every)
+    return ClipSet(own, tokens=[item.tokens for item in found], paint=[item.paint for item in found],
+                   heat=[item.heat for item in found], mask=[item.mask for item in found] if masks else None,
+                   grids=[item.grid for item in found], fps=[videos[clip.video].frames.fps for clip in own],
+                   patch_frames=backbone.temporal_patch_size, merge=backbone.merge_size, every=every,
+                   people=[item.people for item in found])
 
 
 def decoder_key(decoder: Any, prototypes: Float[Tensor, "2 d"]) -> str:
@@ -150,6 +166,18 @@ def _alike(clips: Sequence[ClipRange], videos: Mapping[str, Any], batch: int) ->
     return [group[first:first + batch] for group in by_size.values() for first in range(0, len(group), batch)]
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A clip's files and what is kept of them in memory."""
+
+    tokens: Path
+    paint: Path
+    heat: np.ndarray
+    mask: np.ndarray | None
+    grid: tuple[int, int, int]
+    people: tuple[Person, ...]
+
+
 class _Store:
     """The files of one tower and decoder."""
 
@@ -160,7 +188,8 @@ class _Store:
 
     def path(self, clip: ClipRange, video: Any, kind: str, *, grid: Sequence[int] = ()) -> Path:
         tower, dtype = tower_key(self.backbone), str(getattr(self.backbone, "dtype", ""))
-        made_by = {"tokens": [tower, dtype], "heat": [tower, dtype, list(self.backbone.taps), self.decoder_key],
+        made_by = {"tokens": [tower, dtype], "paint": [tower],
+                   "heat": [tower, dtype, list(self.backbone.taps), self.decoder_key],
                    "mask": [list(grid), *_annotation(video)]}[kind]
         parts = [_FORMAT, self.every, kind, made_by, video.dataset, str(clip), video.frames.fingerprint]
         key = hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:24]
@@ -168,7 +197,7 @@ class _Store:
         return self.root / tower[:16] / f"{name}-{kind}-{key}.safetensors"
 
     def has(self, clip: ClipRange, video: Any) -> bool:
-        return all(_read(self.path(clip, video, kind)) is not None for kind in ("tokens", "heat"))
+        return all(_read(self.path(clip, video, kind)) is not None for kind in _SEEN)
 
     def see(self, group: Sequence[ClipRange], videos: Mapping[str, Any]) -> None:
         seen = []
@@ -176,23 +205,27 @@ class _Store:
             frames = videos[clip.video].frames
             shown = thinned(frames.read(clip.start, clip.stop), every=self.every, patch=self.backbone.temporal_patch_size)
             seen.append(Clip(shown, frames.fps, clip.start, clip.video))
-        for clip, sight in zip(group, self.backbone.see_many(seen, tokens=True)):
+        for clip, own, sight in zip(group, seen, self.backbone.see_many(seen, tokens=True)):
             with torch.inference_mode():
                 heat = self.decoder.heatmap(sight.taps, self.prototypes)
             tokens = sight.tokens.float().clamp(-_HALF_MAX, _HALF_MAX)
             grid = json.dumps(list(sight.grid))
-            for kind, value in (("tokens", tokens), ("heat", heat)):
-                _write(self.path(clip, videos[clip.video], kind), kind, value.half().cpu().numpy(), grid)
+            paint = paint_of(own.frames, sight.grid, patch_frames=self.backbone.temporal_patch_size)
+            values = tokens.half().cpu().numpy(), paint, heat.half().cpu().numpy()
+            for kind, value in zip(_SEEN, values, strict=True):
+                _write(self.path(clip, videos[clip.video], kind), kind, value, grid)
 
-    def open(self, clip: ClipRange, video: Any, *, masks: bool):
-        read = {kind: _read(self.path(clip, video, kind)) for kind in ("tokens", "heat")}
+    def open(self, clip: ClipRange, video: Any, *, masks: bool) -> _Opened:
+        read = {kind: _read(self.path(clip, video, kind)) for kind in _SEEN}
         for kind, found in read.items():
             if found is None:
                 raise DatasetError(f"{self.path(clip, video, kind)}: unreadable right after writing; check the disk and "
                                    "run again")
         heat, grid = read["heat"]
         mask = self._mask(clip, video, grid) if masks else None
-        return self.path(clip, video, "tokens"), heat, mask, grid
+        starts = thinned(np.arange(clip.start, clip.stop), every=self.every, patch=self.backbone.temporal_patch_size)
+        people = people_of(video, starts[::self.backbone.temporal_patch_size], grid=grid, grey=is_grey(read["paint"][0]))
+        return _Opened(self.path(clip, video, "tokens"), self.path(clip, video, "paint"), heat, mask, grid, people)
 
     def _mask(self, clip: ClipRange, video: Any, grid: tuple[int, int, int]) -> np.ndarray:
         path = self.path(clip, video, "mask", grid=grid)

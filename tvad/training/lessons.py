@@ -139,9 +139,12 @@ class Lessons:
         return self.economy.read(self.clips.tokens(number), self.clips.grids[number], self._merge)
 
     def look(self, row: int) -> Float[Tensor, "n d"] | None:
-        """All video tokens of a conversation's clip where the region encoder looks at them."""
-        looking = self.speaker.region is not None and self.speaker.region.looks
-        return self.clips.tokens(self.number[row]) if looking else None
+        """All video tokens of a conversation's clip where the region encoder looks at them, with their colours where it
+        reads these."""
+        region = self.speaker.region
+        if region is None or not region.looks:
+            return None
+        return (self.clips.look if region.painted else self.clips.tokens)(self.number[row])
 
     @property
     def _merge(self) -> int:

@@ -199,7 +199,10 @@ def open_clips(config: Phase2Config, backbone: Any, decoder: Any, conversations:
 
 def new_speaker(config: Phase2Config, backbone: Any) -> Speaker:
     """The untrained speaker of a configuration; ``release()`` it when done."""
-    return attach(backbone, config.kind, lora=config.lora, region=config.encoder, seed=config.seed,
+    region = config.encoder
+    if config.region == "worded":
+        region |= {"patch": backbone.patch_size, "patch_frames": backbone.temporal_patch_size, "every": config.every}
+    return attach(backbone, config.kind, lora=config.lora, region=region, seed=config.seed,
                   checkpointing=config.checkpointing)
 
 
@@ -222,8 +225,8 @@ def world_of(clips: ClipSet, backbone: Any) -> BlobWorld:
 
 
 def _run_key(run: _Run) -> str:
-    said = [[lessons.number, [[asdict(turn) for turn in turns] for turns in lessons.turns]]
-            for lessons in (run.train, run.val)]
+    said = [[lessons.number, [[asdict(turn) for turn in turns] for turns in lessons.turns],
+             [getattr(one, "targets", ()) for one in lessons.conversations]] for lessons in (run.train, run.val)]
     model = [run.speaker.settings, run.speaker.language_fingerprint]
     parts = [asdict(run.config), model, run.train.clips.key, run.val.clips.key, said]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]

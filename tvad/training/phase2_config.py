@@ -21,7 +21,8 @@ class Phase2Config(FromParameters, Optimization):
     through the model (0: all). ``learning_rate`` is LoRA's, ``region_learning_rate`` that of region encoder and token
     rows. ``blob_share`` of each batch in the later stages are blobs too, so that places are not forgotten.
     A region encoder that speaks in words (worded) is taught them before, without the language model: ``word_steps`` of
-    ``word_batch`` clips and as many of ``word_blobs`` blobs; after that it learns on at ``taught_rate`` of its rate.
+    ``word_batch`` clips, as many turned ones and of ``word_blobs`` blobs, and twice as many people; after that it learns on
+    at ``taught_rate`` of its rate.
     ``asked``: "core" trains the anomaly stage on the six core questions alone, which halves its sequences; or "all".
     ``every``, ``token_step``, ``pool``: how much of the video is looked at and read (``tvad.conversation.economy``).
     ``region`` names the region encoder's variant, ``looks`` how many video tokens it points out (located alone).

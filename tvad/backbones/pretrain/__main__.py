@@ -1,7 +1,9 @@
 """``python -m tvad.backbones.pretrain``: build ``data/zoo/qwen2.5-vl-tiny`` from nothing but the simulator.
 
-Stage 1 trains the vision tower on dense facts, stage 2 the language model on questions (see the two modules).  Both resume
-where they were interrupted.  The model directory is written beside and renamed, with a card that states recipe and metrics.
+Stage 1 trains the vision tower on dense facts, stage 2 the language model on questions, stage 3 its blocks on reports to
+be read (see the three modules).  All resume where they were interrupted.  ``--start MODEL`` takes tower, embedding and
+language model of a finished directory and trains stage 3 alone.  The model directory is written beside and renamed, with a
+card that states recipe and metrics.
 """
 
 from __future__ import annotations
@@ -15,14 +17,19 @@ import shutil
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from tvad.allocator import keep_freed_memory
+from tvad.backbones import vision
 from tvad.backbones.pretrain.language_stage import LanguageStage, answers_right, train_language
-from tvad.backbones.pretrain.tiny import TOWER, make_config, make_processor, make_tokenizer, save_model
+from tvad.backbones.pretrain.reading_stage import ReadingStage, reading_right, train_reading
+from tvad.backbones.pretrain.tiny import ROPE, TOWER, make_config, make_processor, make_tokenizer, save_model
 from tvad.backbones.pretrain.vision_stage import VisionStage, train_vision
 from tvad.backbones.zoo import ZOO
 from tvad.datasets.footage_store import simulator_hash
+from tvad.errors import BackboneError
 from tvad.language.phrasings import language
 
 TRAIN_SCENES = tuple(f"scene{i:02d}" for i in range(8))
@@ -81,7 +88,9 @@ def write_card(directory: Path, *, recipe: dict, metrics: dict) -> None:
         f"# {NAME}",
         "",
         "A small `Qwen2_5_VLForConditionalGeneration`, trained from scratch on simulated surveillance scenes (SimCampus,",
-        "training scenes only) with ordinary facts, captions and questions. No label says anomaly. It stands in for",
+        "training scenes only) with ordinary facts, captions and questions, and then, tower and input embedding frozen, on",
+        "invented reports of ordinary people and things, told in words or in doubtful mixtures of words between the",
+        "anomaly-prompt tokens, to be read and asked about. No label says anomaly. It stands in for",
         "Qwen2.5-VL-7B where there is no GPU: same class, processor, special tokens and chat format, its own tokenizer.",
         "All numbers below are on **simulated** validation scenes that training never saw.",
         "",
@@ -101,9 +110,34 @@ def write_card(directory: Path, *, recipe: dict, metrics: dict) -> None:
     (directory / "README.md").write_text("\n".join(lines))
 
 
-def main(arguments: list[str] | None = None) -> Path:
-    from transformers import Qwen2_5_VLForConditionalGeneration
+def read_card(directory: Path) -> tuple[dict, dict]:
+    """Recipe and metrics of a model's card. Raises BackboneError where it has none."""
+    card = directory / "README.md"
+    blocks = re.findall(r"```json\n(.*?)\n```", card.read_text(), flags=re.DOTALL) if card.is_file() else []
+    if len(blocks) != 2:
+        raise BackboneError(f"{card}: no card with recipe and metrics; start from a directory that this command made")
+    return json.loads(blocks[0]), json.loads(blocks[1])
 
+
+def reopened(directory: Path) -> tuple[Any, Any]:
+    """Model (float32) and processor of a finished directory, with the positions that stage 3 is to learn."""
+    from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
+    config = AutoConfig.from_pretrained(directory)
+    config.text_config.rope_parameters = dict(ROPE)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(directory, config=config, dtype=torch.float32)
+    vision.quicken(model.model.visual)
+    return model, AutoProcessor.from_pretrained(directory)
+
+
+def how_it_reads(model: Any, processor: Any, *, count: int = 100) -> dict[str, dict[str, float]]:
+    """Answers to unseen reports right word for word: told in text, and in blanks with 0, 30 and 50 % doubt."""
+    ways = {"text": ("text", None), **{f"blanks, {doubt:.0%} doubt": ("blanks", doubt) for doubt in (0.0, 0.3, 0.5)}}
+    return {name: reading_right(model, processor, count=count, seed=7, way=way, doubt=doubt)
+            for name, (way, doubt) in ways.items()}
+
+
+def options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tvad.backbones.pretrain", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--work", type=Path, default=Path("runs/zoo"), help="checkpoints and rendered blocks; safe to delete"
@@ -113,50 +147,74 @@ def main(arguments: list[str] | None = None) -> Path:
     parser.add_argument("--rounds", type=int, help="rounds of stage 1 (fewer for a trial)")
     parser.add_argument("--lessons", type=int, help="lessons of stage 2 (fewer for a trial)")
     parser.add_argument("--epochs", type=float, help="passes over the lessons in stage 2")
-    parser.add_argument(
-        "--stop-after", choices=("vision", "language"), default="language", help="vision: save no language model"
-    )
-    chosen = parser.parse_args(arguments)
+    parser.add_argument("--reading-steps", type=int, help="steps of stage 3 (fewer for a trial)")
+    parser.add_argument("--start", type=Path, help="a finished model's directory: train stage 3 alone, from its weights")
+    parser.add_argument("--stop-after", choices=("vision", "language", "reading"), default="reading",
+                        help="vision: save no language model; language: leave stage 3 out")
+    return parser.parse_args(arguments)
+
+
+def read_on(model: Any, processor: Any, third: ReadingStage, second: LanguageStage, *, work: Path, blocks: Path,
+            device: str) -> dict[str, Any]:
+    """Stage 3 on a model whose weights are half precision already; its results, with what it reads afterwards."""
+    model.to(device)
+    before = how_it_reads(model, processor) if not (work / "reading.json").exists() else None
+    result = train_reading(model, processor, third, second, work=work, blocks=blocks, device=device)
+    round_to_half(model)
+    if before is None:
+        return keep(work / "reading.json", result)
+    return keep(work / "reading.json", {**result, "read_before": before, "read_right": how_it_reads(model, processor)})
+
+
+def main(arguments: list[str] | None = None) -> Path:
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    chosen = options(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.manual_seed(0)
+    keep_freed_memory()
     began = time.perf_counter()
     first = VisionStage(scenes=TRAIN_SCENES)
     second = LanguageStage(scenes=TRAIN_SCENES)
+    third = ReadingStage()
+    third = replace(third, steps=chosen.reading_steps or third.steps)
     first = replace(first, rounds=chosen.rounds or first.rounds)
     second = replace(second, lessons=chosen.lessons or second.lessons, epochs=chosen.epochs or second.epochs)
-    work = chosen.work / key_of(first, second)
-    tokenizer = make_tokenizer(corpus())
-    model = Qwen2_5_VLForConditionalGeneration(make_config(tokenizer))
-    processor = make_processor(tokenizer)
-    results = {
-        "vision": keep(work / "vision.json", train_vision(model.model.visual, first, work=work, device=chosen.device))
-    }
-    # What is committed is half precision: everything downstream must learn on exactly the rounded tower.
-    round_to_half(model.model.visual)
-    if chosen.stop_after == "language":
-        results["language"] = keep(
-            work / "language.json", train_language(model, processor, second, work=work, device=chosen.device)
-        )
-        round_to_half(model)
-        results["answers_right"] = answers_right(
-            model, processor, list(VALIDATION_SCENES), count=200, seed=7
-        )
+    unseen = {"scenes": list(VALIDATION_SCENES), "count": 200, "seed": 7}
+    if chosen.start:
+        recipe, results = read_card(chosen.start)
+        model, processor = reopened(chosen.start)
+        blocks = chosen.work / key_of(second)
+        started = hashlib.sha256((chosen.start / "model.safetensors").read_bytes()).hexdigest()[:12]
+    else:
+        tokenizer = make_tokenizer(corpus())
+        model = Qwen2_5_VLForConditionalGeneration(make_config(tokenizer))
+        processor = make_processor(tokenizer)
+        blocks = chosen.work / key_of(first, second)
+        started = "own"
+        tower = train_vision(model.model.visual, first, work=blocks, device=chosen.device)
+        recipe, results = {"vision": asdict(first)}, {"vision": keep(blocks / "vision.json", tower)}
+        # What is committed is half precision: everything downstream must learn on exactly the rounded tower.
+        round_to_half(model.model.visual)
+        if chosen.stop_after != "vision":
+            talk = train_language(model, processor, second, work=blocks, device=chosen.device)
+            recipe["language"], results["language"] = asdict(second), keep(blocks / "language.json", talk)
+            round_to_half(model)
+            results["answers_right"] = answers_right(model, processor, **unseen)
+    if chosen.stop_after == "reading":
+        recipe["reading"] = asdict(third)
+        results["answers_right_before_reading"] = results["answers_right"]
+        results["reading"] = read_on(model, processor, third, second, work=blocks / f"reading-{started}-{key_of(third)}",
+                                     blocks=blocks, device=chosen.device)
+        results["answers_right"] = answers_right(model, processor, **unseen)
     # A resumed stage states its last process alone, so this sum is a lower bound.
-    results["minutes_of_stages"] = sum(results[name]["minutes"] for name in ("vision", "language") if name in results)
+    results["minutes_of_stages"] = sum(results[name]["minutes"] for name in ("vision", "language", "reading")
+                                       if name in results)
     results["minutes_of_this_process"] = (time.perf_counter() - began) / 60
     beside = chosen.output.with_name(chosen.output.name + ".part")
     shutil.rmtree(beside, ignore_errors=True)
-    save_model(model.cpu(), processor, beside, parts=("",) if chosen.stop_after == "language" else TOWER)
-    write_card(
-        beside,
-        recipe={
-            "vision": asdict(first),
-            "language": asdict(second),
-            "device": chosen.device,
-            "torch": torch.__version__,
-        },
-        metrics=results,
-    )
+    save_model(model.cpu(), processor, beside, parts=TOWER if chosen.stop_after == "vision" else ("",))
+    write_card(beside, recipe={**recipe, "device": chosen.device, "torch": torch.__version__}, metrics=results)
     shutil.rmtree(chosen.output, ignore_errors=True)
     beside.rename(chosen.output)
     print(json.dumps(results))

@@ -140,17 +140,19 @@ def lesson_block(directory: str, number: int, stage: LanguageStage) -> str:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A lesson ready for the language model: the conversation, and the float16 tokens of the frozen tower."""
+    """A lesson ready for the language model: the conversation, the float16 tokens of the frozen tower, their grid (t, h, w)
+    in patches."""
 
     dialogue: Dialogue
     vision: Tensor
+    grid: tuple[int, int, int]
 
 
 def encode(model, processor, lesson: Lesson, tokens: Tensor, grid: tuple[int, int, int]) -> Encoded:
     """The lesson as one conversation in the stock chat format, labels on the answers."""
     view = View(grid, still=len(lesson.frames) == 1, seconds=2 / FPS)
     form = ChatFormat.of(model, processor.tokenizer)
-    return Encoded(form.dialogue(model, lesson.turns, view=view, seen=len(tokens), anomaly=0), tokens)
+    return Encoded(form.dialogue(model, lesson.turns, view=view, seen=len(tokens), anomaly=0), tokens, tuple(grid))
 
 
 @torch.no_grad()
@@ -185,7 +187,7 @@ def train_language(model, processor, stage: LanguageStage, *, work: Path, device
     began = time.perf_counter()
     model.to(device).train()
     model.model.visual.eval().requires_grad_(False)
-    rows = _encode_all(model, processor, stage, work, device)
+    rows = encode_all(model, processor, stage, work, device)
     named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     parameters = [value for _, value in named]
     batches = plan_batches([len(row.dialogue.ids) for row in rows], stage)
@@ -228,7 +230,8 @@ def plan_batches(lengths: list[int], stage: LanguageStage) -> list[list[int]]:
     return batches
 
 
-def _encode_all(model, processor, stage: LanguageStage, work: Path, device: str) -> list[Encoded]:
+def encode_all(model, processor, stage: LanguageStage, work: Path, device: str) -> list[Encoded]:
+    """All lessons of the stage, rendered where they are not yet in ``work``, seen by the tower, in a fixed order."""
     directory = work / "lessons"
     directory.mkdir(parents=True, exist_ok=True)
     blocks, rows = math.ceil(stage.lessons / stage.block), []

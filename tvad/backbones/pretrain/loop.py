@@ -18,7 +18,8 @@ class Optimizers:
     Its steps are scaled to the size of AdamW's and then multiplied by ``gain``.
     """
 
-    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], *, learning_rate: float, steps: int, gain: float = 3.0):
+    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], *, learning_rate: float, steps: int, gain: float = 3.0,
+                 warm_up: int = 100):
         named = list(named)
         inside = [value for name, value in named if value.ndim == 2 and ("blocks." in name or "layers." in name)]
         chosen = {id(value) for value in inside}
@@ -30,7 +31,7 @@ class Optimizers:
         ]
 
         def factor(step: int) -> float:
-            return min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, step / steps))))
+            return min(1, (step + 1) / warm_up) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, step / steps))))
 
         self.schedules = [torch.optim.lr_scheduler.LambdaLR(part, factor) for part in self.parts]
 
