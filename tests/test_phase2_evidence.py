@@ -94,6 +94,23 @@ def test_the_language_model_may_see_every_second_step(backbone, clips):
     lessons.speaker.release()
 
 
+def test_some_turns_of_a_conversation_may_be_left_out(backbone, clips):
+    lessons = spoken(backbone, clips)
+    turns = lessons.chosen(0, "anomaly")
+    texts, lengths = [], set()
+    for seed in range(12):
+        example = lessons.example(0, "anomaly", skipping=np.random.default_rng(seed))
+        texts.append(backbone.tokenizer.decode(example.dialogue.ids.tolist()))
+        asked = [texts[-1].find(turn.question) for turn in turns]
+        there = [place for place in asked if place >= 0]
+        assert there and there == sorted(there)      # one at least, in their order
+        lengths.add(len(there))
+    assert len(turns) > 1 and len(lengths) > 1
+    again = lessons.example(0, "anomaly", skipping=np.random.default_rng(3))
+    assert backbone.tokenizer.decode(again.dialogue.ids.tolist()) == texts[3]
+    lessons.speaker.release()
+
+
 def test_a_clip_seen_at_every_second_step_has_the_same_maps_there(backbone, clips, decoder, root):
     ranges = [ClipRange(name, 0, FRAMES) for name in NAMES]
     thin = cache_clips(backbone, decoder, ranges, VIDEOS, prototypes=TEXT, root=root, masks=True, every=2, progress=False)

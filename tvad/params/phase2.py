@@ -57,6 +57,8 @@ class Phase2(RunParameters):
     blob_share: float = setting(0.17, "share of blobs in the batches after them", low=0.0, high=0.9)
     steps: int = setting(150, "steps of conversations", low=1, high=1_000_000, smoke=4)
     scene_share: float = setting(0.05, "share of these that is the scene stage", low=0.0, high=0.9)
+    skipped_share: float = setting(0.3, "share of the anomaly stage's conversations of which some turns are left out",
+                                   low=0.0, high=1.0)
     asked: str = setting("core", "questions of the anomaly stage: the six core ones, or all", choices=("core", "all"))
     batch_size: int = setting(6, "conversations of a step", low=1, high=65_536, smoke=4)
     validate_every: int = setting(78, "steps between validations", low=1, high=1_000_000, smoke=3)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from tvad.training.speaker import Example, Speaker
 
 STAGES = ("scene", "anomaly")
 SCENE_SLOTS = frozenset({"environment", "people", "activity", "probe"})
+_KEPT = 0.5         # of the turns of an example that skips some
 _CHARACTERS = 4     # of text a token, roughly: only for sorting by length
 
 
@@ -108,10 +110,14 @@ class Lessons:
         """(t, h, w) in patches of what the language model reads of the clip."""
         return self.economy.read_grid(self.clips.grids[self.number[row]], self._merge)
 
-    def example(self, row: int, stage: str) -> Example:
-        """A conversation's turns of the stage, ready for the speaker."""
-        pairs = [(turn.question, turn.answer) for turn in self.chosen(row, stage)]
-        return self.ask(row, pairs)
+    def example(self, row: int, stage: str, *, skipping: np.random.Generator | None = None) -> Example:
+        """A conversation's turns of the stage, ready for the speaker; ``skipping`` draws which of them are left out."""
+        turns = self.chosen(row, stage)
+        if skipping is not None:
+            kept = skipping.random(len(turns)) < _KEPT
+            kept[skipping.integers(len(turns))] = True      # one at least
+            turns = [turn for turn, keep in zip(turns, kept) if keep]
+        return self.ask(row, [(turn.question, turn.answer) for turn in turns])
 
     def ask(self, row: int, pairs: Sequence[tuple[str, str]]) -> Example:
         """Any turns about a conversation's clip; a last answer of "" leaves the question open."""

@@ -104,7 +104,14 @@ class _Run:
         numbers = range(step * config.blob_batch, step * config.blob_batch + config.mixed)
         work = [(row, None) for row in self.plans[stage][(step - first) % len(self.plans[stage])]]
         work += [(None, number) for number in numbers]
-        return [self._blob(number) if row is None else self.train.example(row, stage) for row, number in work[rank::world]]
+        return [self._blob(number) if row is None
+                else self.train.example(row, stage, skipping=self._skipping(step, row, stage))
+                for row, number in work[rank::world]]
+
+    def _skipping(self, step: int, row: int, stage: str) -> np.random.Generator | None:
+        """Whoever talks asks what he likes: a share of the conversations about the anomaly is heard in parts."""
+        rng = np.random.default_rng([self.config.seed, 17, step, row])
+        return rng if stage == "anomaly" and rng.random() < self.config.skipped_share else None
 
     def _blob(self, number: int) -> Example:
         return blob_example(self.speaker, self.world, seed=self.config.seed, number=number, looks=self.looks)

@@ -23,6 +23,7 @@ class Phase2Config(FromParameters, Optimization):
     A region encoder that speaks in words (worded) is taught them before, without the language model: ``word_steps`` of
     ``word_batch`` clips, as many turned ones and of ``word_blobs`` blobs, and twice as many people; after that it learns on
     at ``taught_rate`` of its rate.
+    ``skipped_share`` of the conversations of the anomaly stage lack some turns, so that questions may come in any choice.
     ``asked``: "core" trains the anomaly stage on the six core questions alone, which halves its sequences; or "all".
     ``every``, ``token_step``, ``pool``: how much of the video is looked at and read (``tvad.conversation.economy``).
     ``region`` names the region encoder's variant, ``looks`` how many video tokens it points out (located alone).
@@ -35,6 +36,7 @@ class Phase2Config(FromParameters, Optimization):
     region: str = "located"
     looks: int = 0
     scene_share: float = 0.3
+    skipped_share: float = 0.0
     asked: str = "all"
     blob_steps: int = 0
     blob_batch: int = 32
@@ -62,7 +64,7 @@ class Phase2Config(FromParameters, Optimization):
         super().__post_init__()
         self.check_least(blob_batch=1, lora_rank=1, lora_alpha=1, every=1, token_step=1, pool=1, word_batch=1, word_blobs=1,
                          blob_steps=0, word_steps=0, micro_batch=0, val_conversations=0, looks=0)
-        self.check_share("scene_share", "lora_dropout", "blob_share", "taught_rate")
+        self.check_share("scene_share", "lora_dropout", "blob_share", "taught_rate", "skipped_share")
         if self.asked not in ("all", "core"):
             raise ParameterError(f"phase 2: asked must be all or core, got {self.asked!r}")
         if self.region_learning_rate <= 0:
