@@ -34,7 +34,7 @@ from tvad.training.adapt.run import automatic_gap, folder_of, footage_of
 from tvad.video.frames import ArrayFrames
 
 SMALL = AdaptConfig(steps=4, batch_size=8, validate_every=2, composites=12, normal=8, rehearsal=6, val_composites=10,
-                    val_normal=8, patches_per_pair=16, gaps=(1, 2), fusion=Fusion("place", 0.5, (1, 2)))
+                    val_normal=8, patches_per_pair=16, gaps=(1, 2), fusion=Fusion("place", 0.5, (1, 2)), oneclass=True)
 
 
 @pytest.fixture(scope="module")

@@ -123,7 +123,8 @@ def test_random_twin_is_another_backbone_and_repeats_by_seed(backbone):
 def test_an_enlarged_twin_sees_what_the_backbone_sees_in_enlarged_frames(directory, backbone):
     twin, frames = backbone.enlarged(1.5), clip().frames
     height, width = frames.shape[1:3]
-    assert twin.input_size(height, width) == (round(1.5 * height), round(1.5 * width)) and backbone.zoom == 1
+    assert twin.see(clip()).grid[1:] == tuple(3 * side // 2 for side in backbone.see(clip()).grid[1:])
+    assert twin.input_size(height, width) == backbone.input_size(height, width) and (backbone.zoom, twin.zoom) == (1, 1.5)
     larger = torch.nn.functional.interpolate(torch.from_numpy(frames).permute(0, 3, 1, 2).float(), scale_factor=1.5,
                                              mode="bicubic", align_corners=False, antialias=True).round().clamp(0, 255)
     grown = Clip(larger.permute(0, 2, 3, 1).byte().numpy(), 10.0, 0, "grown")

@@ -9,6 +9,7 @@ from real_data import ped2_root
 
 from tvad.errors import DatasetError, ParameterError
 from tvad.scenes.camera import Camera
+from tvad.scenes.composite import crowd
 from tvad.scenes.composite.backdrop import Background, blobs
 from tvad.scenes.composite.compose import Compositor, Mixture
 from tvad.scenes.composite.lens import fit_heights, person_pixels, solve_camera
@@ -100,6 +101,20 @@ def test_a_colour_survey_keeps_colour():
     assert not site.look.grey
     made = Compositor(site).pair(toy_footage("tinted", colour=True, frames=30)[0], 4, seed=1, anomalous=True)
     assert np.ptp(made.frames.astype(int), axis=-1).max() > 10
+
+
+def test_an_event_whose_way_runs_out_of_view_is_put_elsewhere(site, monkeypatch):
+    tried, inner = [], crowd._MAKERS["running"]
+
+    def running(place, rng, duration):
+        tried.append(place)
+        if len(tried) < 3:
+            raise ValueError("no path is in view")
+        return inner(place, rng, duration)
+    monkeypatch.setattr(crowd, "_MAKERS", {**crowd._MAKERS, "running": running})
+    assert crowd.event(site, np.random.default_rng(1), "running") and len(tried) >= 3
+    monkeypatch.setattr(crowd, "_MAKERS", {"running": lambda *_: (_ for _ in ()).throw(ValueError("none"))})
+    assert crowd.event(site, np.random.default_rng(1), "running") == []
 
 
 def test_grey_footage_with_a_tint_keeps_it_where_nothing_is_pasted():

@@ -171,7 +171,8 @@ def test_the_worker_outlives_a_job_that_fails_and_ends_when_told():
 def test_weights_are_found_in_a_run_and_their_absence_is_put_into_words(tmp_path):
     run = tmp_path / "runs" / "tiny"
     assert find_models(run).ahd is None
-    assert "no weights in runs/tiny/phase1 yet. In a terminal, run: make reproduce" in load_models(run).no_detector
+    assert "no weights in runs/tiny/phase1 yet. In a terminal, run: make reproduce (" in load_models(run).no_detector
+    assert "run: make reproduce PROFILE=ped2 (" in load_models(tmp_path / "runs" / "ped2").no_detector
     for name in ("phase1/ahd.safetensors", "phase1/queries.safetensors", "phase2/full/model/phase2.json",
                  "phase2/full/model/complete.json", "phase2/no-rae/model/phase2.json", "phase2/no-rae/model/complete.json",
                  "phase2/broken/model/phase2.json"):
@@ -203,3 +204,15 @@ def test_a_queries_decoder_that_cannot_be_used_is_left_out_and_said(tmp_path, co
     found = load_models(run, backbone=str(towers), cache_dir=tmp_path)
     assert found.no_detector == "" and found.detector is not None and found.detector.queries is None
     assert re.search(words, found.no_queries) and str(tmp_path) not in found.no_queries
+    assert "phase 2, which runs/tiny/phase2 does not hold yet. In a terminal, run: make reproduce, then" in found.no_talker
+
+
+def test_without_a_conversation_for_real_footage_the_page_says_what_can_be_asked(tmp_path):
+    run, towers = tmp_path / "runs" / "ped2", random_model_directory(tmp_path / "tower")
+    tower = QwenBackbone.from_pretrained(towers, device="cpu", dtype="float32")
+    AnomalyHeatmapDecoder(taps=tower.taps, tap_width=48, hidden_width=8, text_width=256).save(
+        run / "phase1" / "ahd.safetensors", backbone_fingerprint=tower.fingerprint)
+    found = load_models(run, backbone=str(towers), cache_dir=tmp_path, dataset="ucsd_ped2")
+    assert "phase 2 is trained on simcampus; not run for ucsd_ped2. The model of the simulated scenes can be asked about " \
+           "your own footage: make demo VIDEOS=" in found.no_talker
+    assert found.no_queries.endswith("run: make reproduce PROFILE=ped2")

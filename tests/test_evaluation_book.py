@@ -21,8 +21,10 @@ from tvad.study.answers import write_answers
 
 
 @pytest.fixture
-def book(tmp_path):
-    return Book(Phase3(output_dir=str(tmp_path / "runs" / "toy"), profile="toy", bootstrap_samples=20), root=tmp_path)
+def book(tmp_path, monkeypatch):
+    for place in ("tvad.evaluation.book.project_root", "tvad.params.base.project_root"):
+        monkeypatch.setattr(place, lambda: tmp_path)
+    return Book(Phase3(profile="toy", bootstrap_samples=20))
 
 
 def test_a_fresh_clone_says_what_is_missing_and_how_to_make_it(book, tmp_path):
@@ -30,7 +32,7 @@ def test_a_fresh_clone_says_what_is_missing_and_how_to_make_it(book, tmp_path):
     assert "| rows of studies and other systems | 0 | make study |" in said
     assert "phase 1 has not been run here; run: make reproduce PROFILE=toy" in said
     assert "no answers-full-test.jsonl; phase 2 has not been run here" in said
-    real = Book(replace(book.params, dataset="ucsd_ped2", protocol="official"), root=book.root)
+    real = Book(replace(book.params, dataset="ucsd_ped2", protocol="official"))
     assert "test.jsonl; phase 2 is trained on simcampus; not run for ucsd_ped2" in real.reliability().missing
     for sheet in (book.breakdown("scenes"), book.breakdown("alarms"), book.reliability()):
         assert sheet.lines == () and "run: make reproduce" in sheet.missing
@@ -60,10 +62,10 @@ def test_a_run_is_broken_down_from_its_detections_and_answers(book, monkeypatch)
     assert diagram.lines[7][:2] == ("0.7 to 0.8", "4") and diagram.lines[7][3].value == 0.5 and diagram.lines[0][2] == "–"
     assert "ECE 0.250" in diagram.notes[0]
     (run / "phase2" / "deep" / "answers-full-test.jsonl").rename(run / "phase2" / "deep" / "answers-no-rae-test.jsonl")
-    other = Book(replace(book.params, variant="no-rae"), root=book.root)
+    other = Book(replace(book.params, variant="no-rae"))
     assert other.reliability().notes == diagram.notes
     assert {one.variant for one in read_measures(other.folder / "measures.jsonl")} == {"full", "no-rae"}
-    assert "no answers-full-test.jsonl" in Book(book.params, root=book.root).reliability().missing
+    assert "no answers-full-test.jsonl" in Book(book.params).reliability().missing
     heat = [line[0] for line in book.table("heatmaps").lines]
     assert heat.count("T-VAD, this run (ours)") == 1
     assert book.results.measures == ()        # a run never stands for the study

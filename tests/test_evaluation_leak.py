@@ -74,6 +74,7 @@ def test_both_protocols_are_trained_and_measured_on_the_same_clips(tmp_path):
     again, _ = leak_study(backbone, **shared)
     assert backbone.seen == seen and [row.value for row in again] == [row.value for row in rows]
     assert len(read_rows(tmp_path / "leak" / "rows.jsonl")) == len(rows)
+    assert not list((tmp_path / "leak").rglob("features"))      # gigabytes at full size
 
 
 def test_training_clips_are_matched_to_the_other_sides_share_of_anomalies():

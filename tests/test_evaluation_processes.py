@@ -4,7 +4,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from evaluation_toys import open_good
+from evaluation_toys import MaskDetector, open_good
 from training_fakes import toy_split
 
 from tvad.errors import DatasetError, StorageError, TvadError
@@ -14,7 +14,9 @@ from tvad.evaluation.engine import detections_folder, evaluate_detector
 from tvad.evaluation.measures import Measure, read_measures
 from tvad.evaluation.places import Place
 from tvad.evaluation.scoring import score_dataset
+from tvad.metrics.text import Answer
 from tvad.record import Row, append_rows, read_rows
+from tvad.study.answers import write_answers
 
 # Processes
 
@@ -141,6 +143,40 @@ def test_costs_and_measures_of_the_study_are_merged_by_what_they_are_of(root, mo
         assert {one.name: one.value for one in read_measures(kept)} == expected
         assert {one.name: one.value for one in read_measures(root / "runs" / "evaluation" / "measures.jsonl")} == expected
     assert not (kept.parent / "leak.jsonl").exists()
+
+
+def test_scored_systems_are_kept_for_the_tables_and_rows_of_ours_are_the_studys(root, monkeypatch, capsys):
+    videos, seen = toy_split("t", 4), iter((0.3, 0.6, 0.3))
+    monkeypatch.setattr(command.Place, "videos", lambda self, **_: videos)
+    monkeypatch.setattr(registry, "open_detector", lambda *_: MaskDetector(next(seen)))
+    monkeypatch.setitem(registry.DETECTORS, "good", registry.Entry("anyanomaly", "full", "Toy", "nowhere:nothing"))
+    figures, score = root / "figures" / "tiny", ["score", "--device", "cpu", "--samples", "20", "--on", "simcampus/test"]
+    for _ in range(2):      # another measurement takes the place of the first
+        assert command.main([*score, "--detector", "good", "--keep", "tiny"]) == 0
+    rows = read_rows(figures / "evaluation.jsonl")
+    assert {row.system for row in rows} == {"anyanomaly"} and {row.config for row in rows} == {"mask-0.6"}
+    assert rows == read_rows(root / "runs" / "evaluation" / "rows.jsonl")
+    assert command.main([*score, "--detector", "t-vad", "--keep", "tiny"]) == 0
+    assert read_rows(figures / "evaluation.jsonl") == rows and "measures, 0 rows" in capsys.readouterr().out
+    kept = read_measures(figures / "measures.jsonl")
+    assert {one.system for one in kept if one.name == "latency_ap"} == {"anyanomaly", "t-vad"}
+    assert kept == read_measures(root / "runs" / "evaluation" / "measures.jsonl")
+    for part in (["--max-videos", "2"], ["--incomplete"]):
+        assert command.main([*score, "--keep", "tiny", *part]) == 1
+        assert "figures of some videos do not stand for a split; leave --max-videos" in capsys.readouterr().err
+
+
+def test_calibration_and_comparisons_are_kept_where_that_is_asked(root, monkeypatch):
+    write_answers(root / "a.jsonl", [Answer("v", "anomaly", "Yes.", ("Yes.",), "car", 0.75)])
+    gap = measure("micro_auc", 0.1, unit="difference", against="t-vad/control-static", ci_low=0.0, ci_high=0.2, p=0.04)
+    monkeypatch.setattr("tvad.evaluation.compare.differences", lambda *_, **__: [gap])
+    monkeypatch.setattr("tvad.evaluation.scoring.load_detections", lambda *_: {})
+    kept = root / "figures" / "tiny" / "measures.jsonl"
+    assert command.main(["answers", str(root / "a.jsonl")]) == 0 and not kept.exists()
+    assert command.main(["answers", str(root / "a.jsonl"), "--keep", "tiny"]) == 0
+    assert {one.name: one.value for one in read_measures(kept)} == {"ece": 0.25, "brier": 0.0625}
+    assert command.main(["compare", "t-vad", "t-vad-static", "--on", "simcampus/test", "--keep", "tiny"]) == 0
+    assert read_measures(kept)[2:] == [gap]
 
 
 def test_an_unknown_profile_is_said_before_any_work(root, monkeypatch, capsys):

@@ -50,9 +50,13 @@ def test_markdown_is_golden():
 def test_latex_is_golden():
     assert SHEET.latex() == "\n".join([
         r"\begin{table}[t]", r"\centering", r"\caption{Toy \& co. 50 \% of it. run: x}", r"\label{tab:toy-table}",
+        r"\vspace{1ex}", r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         r"\begin{tabular}{lr}", r"\toprule", r"system & AUC \\", r"\midrule",
-        r"a$|$b\_c & 0.850 $\pm$ 0.071 [0.600, 0.900] \\", r"\midrule", r"second & not run \\", r"third & -0.25 \\",
-        r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+        r"a$|$b\_c & \shortstack[r]{\rule{0pt}{2.6ex}0.850 $\pm$ 0.071\\{}[0.600, 0.900]} \\",
+        r"\midrule", r"second & not run \\",
+        r"third & -0.25 \\", r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
+    wide = Sheet("x", "X", ("system", "false alarms an hour at 80 % recall"), (("T-VAD", Figure(1.0)),)).latex()
+    assert r"system & \shortstack[r]{\rule{0pt}{2.6ex}false alarms an\\{}hour at 80 \%\\{}recall} \\" in wide
 
 
 def test_csv_is_golden_and_whole():
@@ -134,6 +138,18 @@ def test_detectors_lists_every_system_and_any_other_with_rows():
     assert (found["data"], found["micro AUC"].text(interval=True)) == ("UCSD Ped2 (real)", "0.700 [0.600, 0.750]")
     assert next(cell for cell in cells if "without motion" in cell["system"])["pixel AUROC"] == "undefined"
     assert "simulated" in sheet.markdown()
+
+
+def test_what_was_asked_for_is_told_by_event_and_place():
+    rows = [row(name, value, event=event, split=place.split, protocol=place.protocol, sigma=None, ci_low=None, ci_high=None)
+            for place, gain in ((Place.parse("simcampus/test"), 0.0), (Place.parse("simcampus/test-open"), -0.2))
+            for name in ("query_micro_auc", "query_wrong_ratio") for event, value in (
+                (None, 0.8 + gain), ("hand_truck", 0.6 + gain), ("car", 1.0 + gain))]
+    sheet = TABLES["queries"](Results(tuple(rows)))
+    assert [line[0] for line in sheet.lines] == ["all, mean", "car", "hand truck (kept out)"]
+    shown = [dict(zip(sheet.head, line)) for line in sheet.lines]
+    assert shown[1]["micro AUC, open-set"].value == 0.8 and shown[0]["wrong queries' heat, scene-disjoint"].value == 0.8
+    assert shown[0]["pixel AUROC, open-set"] == "not run" and sheet.missing and sheet.rules == (1,)
 
 
 def test_paired_p_values_are_corrected_over_the_systems_compared():

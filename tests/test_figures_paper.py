@@ -13,7 +13,7 @@ from sklearn.metrics import precision_score, recall_score
 
 from tvad.errors import DatasetError, MissingPhaseError, ParameterError
 from tvad.figures import __main__ as command
-from tvad.figures import curves, exchanges, failures, gallery, picks, trajectories
+from tvad.figures import calibration, curves, exchanges, failures, gallery, picks, trajectories
 from tvad.figures.stored import Stored
 from tvad.figures.style import MOST_BYTES
 from tvad.metrics.text import Answer
@@ -94,6 +94,20 @@ def test_the_list_links_all_figures(made, root):
         assert f"| {title} | [{name}.pdf]({name}.pdf) | " in text
 
 
+def test_the_reliability_diagram_shows_the_share_of_yes_in_each_bin(root, monkeypatch):
+    said = [Answer("v", "anomaly", "Yes.", (truth,), None, chance) for truth, chance in
+            (("Yes.", 0.97), ("Yes.", 0.93), ("No.", 0.9), ("No.", 0.12))]
+    monkeypatch.setattr(Stored, "answers", lambda self: said)
+    figure, caption = calibration.reliability(Stored(Phase4()))
+    bars = {round(bar.get_x() + bar.get_width() / 2, 2): bar.get_height() for bar in figure.axes[0].patches}
+    assert bars == {0.95: pytest.approx(2 / 3), 0.15: 0.0}
+    assert [bar.get_height() for bar in figure.axes[1].patches] == [0, 1, 0, 0, 0, 0, 0, 0, 0, 3]
+    assert "4 answers of variant full" in caption and "calibration error 0.230" in caption
+    monkeypatch.setattr(Stored, "answers", lambda self: [replace(one, probability=None) for one in said])
+    with pytest.raises(MissingPhaseError, match="answers-full-test.jsonl: no answer states a probability of yes"):
+        calibration.reliability(Stored(Phase4()))
+
+
 # What is missing.
 
 def test_nothing_is_invented_where_a_run_left_nothing(root):
@@ -101,8 +115,9 @@ def test_nothing_is_invented_where_a_run_left_nothing(root):
     for name in ("trajectories", "curves", "roc_pr", "failures"):
         assert page.write(name).reason == ("runs/empty/phase1/detections/test: no stored detections; "
                                            "run: make reproduce PROFILE=empty"), name
-    assert page.write("dialogue").reason == ("runs/empty/phase2/answers-full-test.jsonl: no answers of phase 2, and none "
-                                             "are invented; run: make reproduce PROFILE=empty")
+    for name in ("dialogue", "reliability"):
+        assert page.write(name).reason == ("runs/empty/phase2/answers-full-test.jsonl: no answers of phase 2, and none are "
+                                           "invented; run: make reproduce PROFILE=empty"), name
     assert page.write("study").reason == "figures/empty/study.jsonl: no study rows are kept; run: make study PROFILE=empty"
     assert not (root / "figures" / "empty").exists()
     page.show_list()

@@ -129,3 +129,19 @@ def test_a_large_picture_is_made_small_and_keeps_its_rare_colours(tmp_path, monk
     assert png.stat().st_size <= 60_000 and pdf.is_file()
     picture = np.asarray(Image.open(png).convert("RGB")).astype(int)
     assert (np.abs(picture - (0, 229, 255)).sum(-1) < 60).any()
+
+
+def test_a_picture_is_signed_with_the_footage_that_its_caption_names():
+    with style.settings():
+        for caption, words in (("SimCampus (simulated), test split. Scores.", "SimCampus (simulated)"),
+                               ("SimCampus (simulated), validation, against UCSD Ped2 (real).",
+                                "SimCampus (simulated) · UCSD Ped2 (real)"), ("Shapes of the model.", None)):
+            figure = style.canvas(style.COLUMN, 2.0)
+            figure.subplots().set_xlabel("step")
+            style.sign(figure, caption)
+            assert figure.get_size_inches().tolist() == pytest.approx([style.COLUMN, 2.11 if words else 2.0])
+            assert (figure._supxlabel and figure._supxlabel.get_text()) == words
+            if words:       # below the axes and their label
+                figure.draw_without_rendering()
+                axes = figure.axes[0].get_tightbbox()
+                assert figure._supxlabel.get_window_extent().y1 <= axes.y0 + 0.5

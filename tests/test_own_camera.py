@@ -11,7 +11,7 @@ import pytest
 import torch
 from composite_footage import toy_footage
 from PIL import Image
-from test_query_heatmap import Backbone, decoder_of, streets
+from query_toys import Backbone, decoder_of, streets
 from training_fakes import GRID, SIZE, toy_split, toy_video
 
 from tvad.datasets.base import Event, Video, open_dataset

@@ -86,6 +86,8 @@ def test_captions_of_a_run_of_other_parameters_are_not_kept(tmp_path, monkeypatc
 
 def test_conversations_are_shown_in_the_style_that_was_answered(tmp_path, monkeypatch):
     stored, asked = Stored(Phase4(source=str(tmp_path))), []
+    with pytest.raises(MissingPhaseError, match=f"^{REASON}$"):
+        exchanges.dialogue(Stored(Phase4(source=str(tmp_path), dataset="ucsd_ped2", protocol="official")))
     monkeypatch.setattr(Stored, "answers", lambda self: [])
     monkeypatch.setattr(Stored, "conversations", lambda self, style: asked.append(style) or [])
     monkeypatch.setattr(exchanges, "joined", lambda answers, conversations: 1 / 0)
@@ -93,6 +95,4 @@ def test_conversations_are_shown_in_the_style_that_was_answered(tmp_path, monkey
         with pytest.raises(ZeroDivisionError):
             exchanges.dialogue(stored)
         write_json(tmp_path / "phase2" / "params.json", {"style": "sentences"})
-    with pytest.raises(MissingPhaseError, match=f"^{REASON}$"):
-        exchanges.dialogue(Stored(Phase4(source=str(tmp_path), dataset="ucsd_ped2", protocol="official")))
     assert asked == ["turns", "sentences"] and any(name.endswith("params.json") for name in stored.sources())

@@ -1,4 +1,4 @@
-"""Query heatmaps: the decoder against a slow twin, its file, training that listens, finding in one pass, and the rows."""
+"""Query heatmaps: training that listens, finding in one pass, and the rows."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from query_toys import Backbone, street, streets
 from sklearn.metrics import roc_auc_score
-from training_fakes import GRID, SIZE, FakeBackbone
+from training_fakes import GRID, SIZE
 
 from tvad.backbones.qwen import Sight
-from tvad.datasets.base import Event, Video
+from tvad.datasets.base import Event
 from tvad.detection import DEFAULT_SCORING
 from tvad.detector import TVAD
 from tvad.errors import CheckpointError, DatasetError, ParameterError
@@ -19,42 +20,15 @@ from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.queries.evaluation import choose_query_sigma, query_rows
 from tvad.queries.finding import find
 from tvad.queries.heatmap import EventHeatmapDecoder
-from tvad.queries.words import EventBook, TextSpace
+from tvad.queries.words import EventBook
 from tvad.record import Row
 from tvad.training import queries as training
 from tvad.training.cache import cache_pairs
 from tvad.training.event_targets import UNNAMED, event_targets, kind_map, kinds_of
 from tvad.training.queries import QueryConfig, query_loss, train_queries
-from tvad.video.frames import ArrayFrames
 
-WORDS = {"car": ("car", "van"), "bicycle": ("bicycle", "bike", "someone cycling")}
-LOOKS = {"car": 250, "bicycle": 5}
 SMALL = QueryConfig(steps=80, batch_size=8, validate_every=40, learning_rate=2e-2, hidden_width=16, train_pairs=48,
                     val_pairs=24, patches_per_pair=24, refilmed=0.0)
-
-
-class Backbone(FakeBackbone):
-    """The fake whose text space is wide enough that words are nearly at right angles."""
-    text_width = 32
-
-
-def street(name: str, events: tuple = (), n: int = 24) -> Video:
-    """Grey noise; a car is a bright square, a bicycle a dark one."""
-    rng = np.random.default_rng(list(name.encode()))
-    frames = rng.integers(90, 110, size=(n, *SIZE, 3), dtype=np.uint8)
-    masks = np.zeros((n, *SIZE), np.uint8)
-    for target, (kind, start, stop) in enumerate(events, 3):
-        for index in range(start, stop):
-            x, y = (3 * index + 17 * target) % (SIZE[1] - 14), 5 if kind == "car" else 35
-            frames[index, y:y + 14, x:x + 14], masks[index, y:y + 14, x:x + 14] = LOOKS[kind], target
-    return Video(id=name, dataset="simcampus", frames=ArrayFrames(frames, 10.0, name),
-                 labels=masks.any(axis=(1, 2)).astype(np.uint8), masks=lambda start, stop: masks[start:stop],
-                 events=tuple(Event(kind, start, stop, target) for target, (kind, start, stop) in enumerate(events, 3)))
-
-
-def streets(prefix: str, count: int) -> tuple[Video, ...]:
-    casts = ((("car", 4, 16),), (("bicycle", 6, 20),), (("car", 2, 9), ("bicycle", 8, 22)), ())
-    return tuple(street(f"{prefix}{index}", casts[index % 4]) for index in range(count))
 
 
 @pytest.fixture(scope="module")
@@ -67,86 +41,6 @@ def trained(splits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("queries")
     return {mode: train_queries(replace(SMALL, mode=mode), Backbone(), **splits, output_dir=folder / mode,
                                 cache_dir=folder / "cache", progress=False) for mode in ("softmax", "binary")}
-
-
-def decoder_of(mode="softmax", seed=0):
-    backbone = Backbone()
-    torch.manual_seed(seed)
-    return EventHeatmapDecoder(taps=backbone.taps, tap_width=6, hidden_width=5, text_width=32, wordings=WORDS, mode=mode,
-                               normal=("walking", "tree"), space=TextSpace.of(backbone)).eval(), backbone
-
-
-def some_taps(t=3):
-    generator = torch.Generator().manual_seed(1)
-    return [torch.randn(t, *GRID, 6, generator=generator) for _ in range(2)]
-
-
-# Decoder
-
-@pytest.mark.parametrize("mode", ["softmax", "binary"])
-def test_maps_equal_the_slow_twin(mode):
-    decoder, backbone = decoder_of(mode)
-    taps, book = some_taps(), decoder.book(backbone)
-    other = book.space.direction(backbone, ["zeppelin"])
-    meanings = decoder.understand(["bike", "van"], backbone)
-    unknown = (replace(meanings[0][0], text="zeppelin", known=False, direction=other),)
-    maps = decoder.maps(taps, [*meanings, unknown], book)
-    rows = torch.cat([book.normal[None], book.prototypes, other[None]])
-    weights = decoder.core.fuse_weights.softmax(0)
-    logits = torch.zeros(3, *GRID, 4)
-    for (t, y, x), _ in np.ndenumerate(np.zeros((3, *GRID))):
-        for weight, mlp, tap in zip(weights, decoder.core.mlps, taps):
-            feature = mlp.model(tap[t, y, x])
-            logits[t, y, x] += weight * (feature / feature.norm() @ rows.T).detach()
-    logits = 25 * (logits - (0.3 if mode == "binary" else 0))
-    if mode == "binary":
-        expected = [logits[..., 2].sigmoid(), logits[..., 1].sigmoid(), logits[..., 3].sigmoid()]
-    else:
-        expected = [logits[..., :3].softmax(-1)[..., 2], logits[..., :3].softmax(-1)[..., 1], logits.softmax(-1)[..., 3]]
-    torch.testing.assert_close(maps, torch.stack(expected), atol=1e-5, rtol=1e-4)
-
-
-def test_alternatives_light_one_map_and_the_number_of_queries_changes_none():
-    decoder, backbone = decoder_of()
-    taps = some_taps()
-    car, bicycle, both, twice = decoder.heatmaps(taps, ["car", "bicycle", "car or bike", "car or van"], backbone)
-    torch.testing.assert_close(both, torch.maximum(car, bicycle))
-    torch.testing.assert_close(twice, car)
-    torch.testing.assert_close(decoder.heatmaps(taps, ["bicycle"], backbone)[0], bicycle)
-
-
-def test_the_general_decoder_gives_the_cosines_of_any_number_of_directions():
-    torch.manual_seed(0)
-    plain = AnomalyHeatmapDecoder(taps=(0, 3), tap_width=6, hidden_width=5, text_width=32, temperature=7.0)
-    text = torch.nn.functional.normalize(torch.randn(5, 32), dim=1)
-    similar = plain.similarities(some_taps(), text)
-    assert similar.shape == (3, 5, *GRID) and similar.abs().max() <= 1
-    torch.testing.assert_close(7 * similar[:, 1:3], plain(some_taps(), text[1:3]), atol=1e-5, rtol=1e-4)
-
-
-def test_queries_that_cannot_be_are_refused():
-    decoder, backbone = decoder_of()
-    with pytest.raises(ParameterError, match=r"events 'car': give a list of queries, such as \['bicycle'"):
-        decoder.heatmaps(some_taps(), "car", backbone)
-    with pytest.raises(ParameterError, match="query '': holds no word"):
-        decoder.heatmaps(some_taps(), ["car", ""], backbone)
-    with pytest.raises(ParameterError, match="mode 'argmax' must be one of softmax, binary"):
-        decoder_of("argmax")
-
-
-def test_a_file_brings_back_the_same_maps_and_foreign_files_are_refused(tmp_path):
-    decoder, backbone = decoder_of()
-    path = decoder.save(tmp_path / "queries.safetensors", backbone_fingerprint=backbone.fingerprint)
-    again = EventHeatmapDecoder.load(path, backbone=backbone)
-    queries = ["bike", "van or bicycle"]
-    torch.testing.assert_close(*(made.heatmaps(some_taps(), queries, backbone) for made in (again, decoder)))
-    assert again.wordings == WORDS and again.record["kind"] == "event-heatmaps"
-    with pytest.raises(CheckpointError, match="was trained on another backbone"):
-        EventHeatmapDecoder.load(path, backbone=Backbone("other"))
-    general = AnomalyHeatmapDecoder(taps=(0, 3), tap_width=6, hidden_width=5, text_width=32)
-    general.save(tmp_path / "ahd.safetensors", backbone_fingerprint="fake-0")
-    with pytest.raises(CheckpointError, match="holds 'ahd' of format 1, no decoder of query heatmaps of format 1"):
-        EventHeatmapDecoder.load(tmp_path / "ahd.safetensors")
 
 
 # Targets and training

@@ -14,13 +14,16 @@ import pytest
 from tvad import record
 from tvad.errors import StorageError
 from tvad.record import (
+    SPOKEN,
     Row,
     append_rows,
     atomic_path,
     atomic_write,
     complete,
+    has_rows,
     is_complete,
     latest_rows,
+    origin,
     read_rows,
     reopen,
     replace_rows,
@@ -84,6 +87,16 @@ def test_rows_of_the_same_splits_are_replaced_whatever_their_sigma(tmp_path):
     replace_rows(path, [replace(ROW, seed=1)])
     replace_rows(path, [replace(ROW, sigma=5.0)])
     assert read_rows(path) == [replace(ROW, seed=1), replace(ROW, sigma=5.0)]
+
+
+def test_what_a_file_holds_is_told_by_any_of_its_fields(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    assert not has_rows(path, "split", ["test"], seed=0)
+    append_rows(path, [ROW, replace(ROW, split="val", seed=1), replace(ROW, split="val", metric="bleu4_target")])
+    assert has_rows(path, "split", ["test", "val"], seed=0) and has_rows(path, "split", [], seed=9)
+    assert not has_rows(path, "split", ["test", "val"], seed=0, config="other")
+    assert not has_rows(path, "split", ["test", "val"], metrics=SPOKEN) and has_rows(path, "split", ["val"], metrics=SPOKEN)
+    assert has_rows(path, "seed", [0, 1], split="val") and not has_rows(path, "seed", [0, 1], split="test")
 
 
 def test_rows_of_answers_and_of_heat_do_not_replace_each_other(tmp_path):
@@ -187,13 +200,13 @@ def test_provenance_is_json_and_names_no_place(tmp_path, monkeypatch):
 
 
 def test_the_commit_is_known_in_a_checkout_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(record, "__file__", str(tmp_path / "tvad" / "record.py"))
+    monkeypatch.setattr(origin, "__file__", str(tmp_path / "tvad" / "record" / "origin.py"))
     record.commit.cache_clear()
     try:
         assert record.commit() is None
         (tmp_path / ".git").mkdir()
-        answers = {"rev-parse": "0123456789ab", "status": " M tvad/record.py"}
-        monkeypatch.setattr(record, "_git", lambda root, command, *rest: answers[command])
+        answers = {"rev-parse": "0123456789ab", "status": " M tvad/detector.py"}
+        monkeypatch.setattr(origin, "_git", lambda root, command, *rest: answers[command])
         record.commit.cache_clear()
         assert record.commit() == "0123456789ab+changes"
     finally:

@@ -1,15 +1,15 @@
 """The studies of query heatmaps and of adaptation: made once, resumed, rows beside those of phase 1."""
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from composite_footage import toy_footage
 from evaluation_toys import MaskDetector
-from test_query_heatmap import Backbone as ListeningBackbone
-from test_query_heatmap import streets
+from query_toys import Backbone as ListeningBackbone
+from query_toys import streets
 from training_fakes import SIZE, FakeBackbone, toy_split
 
 from tvad.adaptation.evidence import Fusion
@@ -33,7 +33,8 @@ from tvad.video.frames import ArrayFrames
 QUERIES = QueryConfig(steps=10, batch_size=8, validate_every=5, learning_rate=2e-2, hidden_width=8, train_pairs=24,
                       val_pairs=12, patches_per_pair=24, refilmed=0.0)
 ADAPT = AdaptConfig(steps=2, batch_size=8, validate_every=2, composites=8, normal=6, rehearsal=4, val_composites=6,
-                    val_normal=6, patches_per_pair=16, gaps=(1,), fusion=Fusion("place", 0.25, (1,)))
+                    val_normal=6, patches_per_pair=16, gaps=(1,), fusion=Fusion("place", 0.25, (1,)),
+                    oneclass=True)
 SMALL = {"steps": 4, "batch_size": 8, "validate_every": 2, "hidden_width": 8, "train_pairs": 20, "val_pairs": 20,
          "patches_per_pair": 24, "refilmed": 0.0}
 
@@ -118,6 +119,8 @@ class Campus(Streets):
 def adapted(tmp_path, monkeypatch):
     backbone = FakeBackbone()
     monkeypatch.setattr(camera, "open_backbone", lambda params: backbone)
+    # The toy backbone has no tower that could be adapted.
+    monkeypatch.setattr(camera, "CHANGED", {**camera.CHANGED, camera.TOWER: {"tower_rank": 0, "people": 1.0}})
     monkeypatch.setattr(study_run, "open_backbone", lambda params: backbone)
     monkeypatch.setattr(study_run, "open_dataset", lambda name, **_: Camera() if name == "ucsd_ped2" else Campus())
     monkeypatch.setattr("tvad.prompts.PromptEnsemble.normal", ("nothing happens",))
@@ -133,20 +136,71 @@ def adapted(tmp_path, monkeypatch):
 
 def test_an_adaptation_gives_its_rows_and_those_of_its_parts(adapted, capsys):
     study, backbone = adapted(seeds=(0,))
-    for arm in (study_run.Arm(tower, "scene-disjoint", 0) for tower in study.towers):
+    for arm in (study_run.Arm(tower, "scene-disjoint", 0) for tower in ("full", *camera.CONTROLS)):
         Scoring(sigma=2.0, chosen_on="simcampus/val").save(
             study.phase1.work / study.phase1.config_hash(backbone) / arm.name / "detector.json")
     path = study.run()
     rows = read_rows(path)
     assert {row.variant for row in rows} == set(camera.VARIANTS) and {row.dataset for row in rows} == {"ucsd_ped2"}
-    assert {row.choice for row in rows if row.sigma} == {"fixed"} and {row.sigma for row in rows if row.sigma} == {2.0}
+    assert {row.choice for row in rows if row.sigma} == {"fixed"}
+    sigmas = {variant: {row.sigma for row in rows if row.sigma and row.variant == variant} for variant in camera.VARIANTS}
+    assert sigmas["simulated-only"] == sigmas["adapted-smoothed-in-frames"] == {2.0}
+    assert all(len(one) == 1 for one in sigmas.values())
     values = {row.variant: row.value for row in rows if row.metric == "micro_auc" and not row.sigma and row.event is None}
     assert len(set(values.values())) > 2
     record = (path.parent / "study.camera.provenance.json").read_text()
     assert '"val_composites": 6' in record
     seen = backbone.seen
     adapted(seeds=(0,))[0].run()
-    assert "0 of 3 adaptations to do" in capsys.readouterr().out and backbone.seen == seen and read_rows(path) == rows
+    assert "0 of 5 adaptations to do" in capsys.readouterr().out and backbone.seen == seen and read_rows(path) == rows
+
+
+def test_the_key_of_the_camera_study_knows_composites_and_clips(adapted, monkeypatch):
+    keys = [adapted(seeds=(0,))[0].key]
+    assert adapted(seeds=(0,))[0].key == keys[0]
+    monkeypatch.setattr(camera, "source_hash", lambda: "other actors")
+    keys.append(adapted(seeds=(0,))[0].key)
+    whole = Camera.videos
+    monkeypatch.setattr(Camera, "videos", lambda self, split: whole(self, split)[:3])
+    keys.append(adapted(seeds=(0,))[0].key)
+    assert len(set(keys)) == 3
+
+
+def test_a_control_keeps_its_tower_and_the_frozen_row_is_of_the_frozen_detector(adapted, monkeypatch):
+    @dataclass
+    class Weights:
+        decoder: str
+        scoring: Scoring
+
+    ranks = []
+
+    def adapt(model, clips, *, config, **_):
+        ranks.append(config.tower_rank)
+
+        def made(name):
+            one = Weights(name, Scoring(sigma=17.0, top_fraction=0.004))
+            return SimpleNamespace(detector=one, choices=dict.fromkeys(camera.PARTS.values(), one), seconds=1.0,
+                                   report={"best": {}}, frozen=None)
+        result = made("tower")
+        result.frozen = made("frozen") if config.tower_rank else None
+        return result
+    monkeypatch.setattr(camera, "adapt", adapt)
+    study, _ = adapted(seeds=(0,))
+    monkeypatch.setattr(camera, "CHANGED", {camera.TOWER: {"tower_rank": 16}})
+    model, arm = SimpleNamespace(scoring=Scoring(sigma=8.0)), study_run.Arm("full", "scene-disjoint", 0)
+    found = {name: study._adapted(model, arm, name) for name in ("full", camera.TOWER, *camera.CONTROLS)}
+    assert ranks == [0, 16, 0, 0] and set(found["full"]) == set(camera.FULL) - {"simulated-only"}
+    assert list(found[camera.TOWER]) == [camera.TOWER]
+    assert {name for name, one in found["full"].items() if one.scoring.sigma == 8.0} == {"adapted-smoothed-in-frames"}
+    assert {name for name, one in found["full"].items() if one.scoring.top_fraction == 0.01} == {"adapted-top-percent"}
+    assert {name for name, one in found["full"].items() if one.scoring.thresholds == camera.THRESHOLDS} == {
+        "adapted-five-thresholds"}
+    assert list(found["control-static"]) == ["adapted-control-static"]
+    study.config = replace(study.config, tower_rank=4)
+    whole = study._adapted(model, arm, "full")
+    study._adapted(model, arm, "control-static")
+    assert ranks[-2:] == [4, 0] and {name for name, one in whole.items() if one.decoder == "frozen"} == {camera.FROZEN}
+    assert sorted(map(len, camera.together(whole))) == [1, len(whole) - 1]
 
 
 def test_detections_of_other_weights_are_not_taken_for_these(adapted, monkeypatch):
@@ -158,7 +212,7 @@ def test_detections_of_other_weights_are_not_taken_for_these(adapted, monkeypatc
         return {variant: MaskDetector().score(video) for variant in detectors}
     monkeypatch.setattr(camera, "detect_all", detect)
     first, other = ({"adapted": SimpleNamespace(fingerprint=f"weights {number}")} for number in (1, 2))
-    found = [study._detections(detectors, arm) for detectors in (first, first, other)]
+    found = [study._detections(detectors, study._folder("full", arm)) for detectors in (first, first, other)]
     assert made == [("adapted", "test0"), ("adapted", "test1")] * 2
     assert set(found[1]["adapted"]) == {"test0", "test1"}
 
@@ -181,7 +235,7 @@ def test_what_is_told_of_rows_leaves_out_events_and_undefined_values():
 
 def test_phase_1_must_have_chosen_the_smoothing(adapted):
     with pytest.raises(MissingPhaseError, match="no smoothing chosen for full-scene-disjoint-seed0; run first: python -m"):
-        adapted(seeds=(0,), controls=False)[0].run()
+        adapted(seeds=(0,), adaptations=("full",))[0].run()
 
 
 def test_simulated_scenes_are_no_camera():

@@ -71,6 +71,17 @@ class StaticView:
         """The wrapped backbone's rule from (height, width) of footage to what it sees; None where it has none."""
         return getattr(self.backbone, "input_size", None)
 
+    @property
+    def zoom(self) -> float:
+        """How many times as large the wrapped backbone sees."""
+        return getattr(self.backbone, "zoom", 1.0)
+
+    @property
+    def enlarged(self) -> Any:
+        """The wrapped backbone's way to an enlarged twin, whose view is without motion too; None where it has none."""
+        make = getattr(self.backbone, "enlarged", None)
+        return None if make is None else lambda zoom: StaticView(make(zoom))
+
     def see(self, clip: Clip, *, tokens: bool = False) -> Sight:
         """The clip as the wrapped backbone sees it frozen; same shapes."""
         return self.see_many([clip], tokens=tokens)[0]

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tvad.adaptation.evidence import Calibration, Fusion, fuse, log_odds, squash
 from tvad.adaptation.oneclass import NormalBank
+from tvad.adaptation.tower import is_adapted, load_tower, save_tower
 from tvad.adaptation.views import reduced
 from tvad.detection import DEFAULT_SCORING, Detection, Scoring, finish, top_mean
 from tvad.errors import CheckpointError, DatasetError, ParameterError
@@ -29,10 +30,13 @@ from tvad.video.clip import Clip
 from tvad.video.frames import Frames
 from tvad.video.read import open_frames
 
+_TOWER = "tower.safetensors"
+
 
 @dataclass
 class AdaptedDetector:
-    """Backbone, adapted decoder and what is known of the camera; a :class:`tvad.detector.Detector`.
+    """Backbone (its tower perhaps adapted too), adapted decoder and what is known of the camera; a
+    :class:`tvad.detector.Detector`.
 
     ``batch``: pairs a pass of the tower.
     """
@@ -60,27 +64,41 @@ class AdaptedDetector:
         return f"{self.backbone.fingerprint}-{self.key}-{self.fusion}-{self.scoring}"
 
     def save(self, folder: Path | str) -> Path:
-        """Write decoder, levels, bank and settings into a folder."""
+        """Write decoder, the tower's adapter where there is one, levels, bank and settings into a folder."""
         folder = Path(folder)
+        tower = ""
+        if is_adapted(self.backbone):
+            save_tower(folder / _TOWER, self.backbone)
+            tower = self.backbone.tower_adapter[0]["adapter_fingerprint"]
         self.decoder.save(folder / "ahd.safetensors", backbone_fingerprint=self.backbone.fingerprint)
         self.calibration.save(folder / "levels.safetensors")
         if self.bank is not None:
             self.bank.save(folder / "bank.safetensors", backbone_fingerprint=self.backbone.fingerprint)
         self.scoring.save(folder / "detector.json")
-        write_json(folder / "fusion.json", {**asdict(self.fusion), "key": self.key})
+        write_json(folder / "fusion.json", {**asdict(self.fusion), "key": self.key, "tower": tower,
+                                            "zoom": getattr(self.backbone, "zoom", 1.0)})
         return folder
 
     @classmethod
     def load(cls, folder: Path | str, backbone: Any, *, prototypes: Float[Tensor, "2 d"], fusion: Fusion | None = None,
              batch: int = 16) -> AdaptedDetector:
-        """What :meth:`save` wrote. Raises :class:`CheckpointError` for a damaged folder or another backbone."""
+        """What :meth:`save` wrote. Raises :class:`CheckpointError` for a damaged folder or another backbone.
+
+        ``backbone``: the one that adaptation began with; where the tower was adapted, the detector's is a twin of it.
+        """
         folder = Path(folder)
         try:
             stored = json.loads((folder / "fusion.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{folder / 'fusion.json'}: no adapted detector ({error}); "
                                   "run: make adapt VIDEO=…") from error
-        key = stored.pop("key")
+        key, tower, zoom = stored.pop("key"), stored.pop("tower", ""), stored.pop("zoom", 1.0)
+        backbone = backbone if zoom == 1 else backbone.enlarged(zoom)
+        if tower:
+            backbone = load_tower(folder / _TOWER, backbone)
+            if (found := backbone.tower_adapter[0]["adapter_fingerprint"]) != tower:
+                raise CheckpointError(f"{folder / _TOWER}: adapter {found}, the detector was made with {tower}; the folder "
+                                      "mixes two adaptations, adapt again: make adapt VIDEO=…")
         bank = folder / "bank.safetensors"
         return cls(backbone, AnomalyHeatmapDecoder.load(folder / "ahd.safetensors", backbone=backbone).to(backbone.device),
                    prototypes, Calibration.load(folder / "levels.safetensors"), fusion or Fusion(**stored),

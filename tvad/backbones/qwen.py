@@ -169,7 +169,7 @@ class QwenBackbone:
     def patches(self, frames: np.ndarray) -> tuple[Float[Tensor, "p d"], tuple[int, int, int]]:
         """uint8 frames (t h w 3) to the tower's input on its device, resized by the stock rule when they do not fit."""
         images = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)
-        height, width = self.input_size(*frames.shape[1:3])
+        height, width = self._fitted(*frames.shape[1:3], self.zoom)
         if (height, width) != frames.shape[1:3]:
             channels_first = images.permute(0, 3, 1, 2)
             images = TF.resize(channels_first, [height, width], TF.InterpolationMode.BICUBIC, antialias=True).permute(
@@ -185,15 +185,21 @@ class QwenBackbone:
         )
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
-        """Frame size at which the tower sees a video of this size (multiples of patch * merge, pixel budget kept)."""
+        """Frame size at which the tower sees a video of this size (multiples of patch * merge, pixel budget kept).
+
+        An enlarged twin enlarges what would have been seen: footage is reduced to the same size for both.
+        """
+        return self._fitted(height, width, 1.0)
+
+    def _fitted(self, height: int, width: int, zoom: float) -> tuple[int, int]:
         from transformers.models.qwen2_vl.video_processing_qwen2_vl import smart_resize
 
         return smart_resize(
-            round(height * self.zoom),
-            round(width * self.zoom),
+            round(height * zoom),
+            round(width * zoom),
             factor=self.patch_size * self.merge_size,
-            min_pixels=round(self.processing["min_pixels"] * self.zoom**2),
-            max_pixels=round(self.processing["max_pixels"] * self.zoom**2),
+            min_pixels=round(self.processing["min_pixels"] * zoom**2),
+            max_pixels=round(self.processing["max_pixels"] * zoom**2),
         )
 
     def embed_prompts(self, sentences: Sequence[str]) -> Float[Tensor, "n d"]:
@@ -224,10 +230,12 @@ class QwenBackbone:
         """A copy that sees pictures ``zoom`` times as large, within a pixel budget ``zoom`` squared times as large.
 
         Weights are shared; maps have more patches, and ``fingerprint``, so caches and checkpoints, is another one.
-        Raises BackboneError for a zoom that is not a positive number.
+        Raises BackboneError for a zoom that is not a positive number, or where the tower was adapted at another one.
         """
         import copy
 
+        if getattr(self, "tower_adapter", None) is not None:
+            raise BackboneError(f"{self.name}: its tower was adapted at zoom {self.zoom:g}; enlarge the backbone before that")
         if not 0 < zoom < float("inf"):
             raise BackboneError(f"{self.name}: zoom {zoom} must be a positive number")
         twin = copy.copy(self)

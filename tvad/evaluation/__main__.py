@@ -12,10 +12,11 @@ from tvad.errors import MissingPhaseError, ParameterError, TvadError
 from tvad.evaluation.detectors import DETECTORS
 from tvad.evaluation.measures import Measure, put_measures
 from tvad.evaluation.places import STANDARD, Place
-from tvad.evaluation.results import LEAK_FILE, MEASURE_FILE
+from tvad.evaluation.results import EVALUATION_FILE, LEAK_FILE, MEASURE_FILE
 from tvad.params import project_root
 from tvad.record import Row, replace_rows
 
+OURS = "t-vad"      # whose rows the study keeps
 _HELP = {
     "score": "score detectors on places; rows and measures into the output folder",
     "compare": "paired differences of scored detectors: the first less each of the others",
@@ -46,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     for name in ("score", "compare", "study", "leak"):
         each[name].add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2] if name == "study" else [0])
     each["study"].add_argument("--variants", nargs="+", default=[entry.variant for entry in DETECTORS.values()
-                                                                 if entry.system == "t-vad"])
+                                                                 if entry.system == OURS])
     each["study"].add_argument("--study", type=Path, metavar="FOLDER", help="one configuration's; default: the newest in "
                                                                             "runs/study")
     for name in ("score", "cost"):
@@ -68,10 +69,11 @@ def parser() -> argparse.ArgumentParser:
     each["tables"].add_argument("--profile", default="tiny")
     each["tables"].add_argument("--rows", nargs="+", default=[], metavar="FOLDER",
                                 help="folders with rows.jsonl and measures.jsonl besides runs/evaluation")
-    for name in ("study", "cost", "leak"):
+    for name in ("score", "compare", "study", "answers", "cost", "leak"):
         each[name].add_argument("--keep", metavar="PROFILE", default="", help="also put what is measured into "
                                 "figures/<PROFILE>, which is committed and which tables read; replaces what it measured "
-                                "there before")
+                                "there before" + (". Rows of T-VAD are not kept: they are the study's"
+                                                  if name == "score" else ""))
     for name, said in each.items():
         said.add_argument("--output", metavar="FOLDER", help="default: " + ("figures/<profile>/tables" if name == "tables"
                                                                             else "runs/evaluation"))
@@ -86,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.output = Path(given.output) if given.output else root / "runs" / "evaluation"
     try:
         if getattr(given, "keep", ""):
-            _check_profile(given.keep, root)
+            _check_keep(given, root)
         {"score": _score, "compare": _compare, "study": _study, "answers": _answers, "cost": _cost, "leak": _leak,
          "tables": _tables}[given.command](given, root)
     except TvadError as error:
@@ -95,21 +97,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _check_profile(name: str, root: Path) -> None:
-    """Raises ParameterError for a profile that there is not, before any work."""
+def _check_keep(given: argparse.Namespace, root: Path) -> None:
+    """Raises ParameterError for a profile that there is not and for a part of a split, before any work."""
     known = sorted(path.stem for path in (root / "notebooks" / "profiles").glob("*.yaml"))
-    if name not in known:
-        raise ParameterError(f"--keep {name!r}: no such profile; choose one of {', '.join(known)}")
+    if given.keep not in known:
+        raise ParameterError(f"--keep {given.keep!r}: no such profile; choose one of {', '.join(known)}")
+    if getattr(given, "max_videos", 0) or getattr(given, "incomplete", False):
+        raise ParameterError("--keep: figures of some videos do not stand for a split; leave --max-videos and --incomplete "
+                             "away, or do not keep them")
 
 
-def _put(given: argparse.Namespace, root: Path, measures: Sequence[Measure], rows: Sequence[Row] = ()) -> None:
-    """Measures into the output folder; with ``--keep`` these and ``rows`` (of the leak) also into the profile's figures."""
+def _put(given: argparse.Namespace, root: Path, measures: Sequence[Measure], rows: Sequence[Row] = (), *,
+         file: str = LEAK_FILE) -> None:
+    """Measures into the output folder; with ``--keep`` these and ``rows`` also into the profile's figures."""
     put_measures(given.output / MEASURE_FILE, measures)
     if given.keep:
         folder = root / "figures" / given.keep
         put_measures(folder / MEASURE_FILE, measures)
         if rows:
-            replace_rows(folder / LEAK_FILE, rows)
+            replace_rows(folder / file, rows)
         print(f"kept in {folder}: {len(measures)} measures, {len(rows)} rows", flush=True)
 
 
@@ -147,6 +153,7 @@ def _score(given: argparse.Namespace, root: Path) -> None:
                                      if row.event is None and row.value is not None and row.sigma != 0)
                     print(f"{name} on {place}, seed {seed}, {len(videos)} videos in {found.seconds:.0f} s: {said}",
                           flush=True)
+                    _put(given, root, found.measures, () if entry.system == OURS else found.rows, file=EVALUATION_FILE)
     if failed:
         raise MissingPhaseError(f"{len(failed)} evaluations could not be made; " + " | ".join(failed))
 
@@ -169,7 +176,7 @@ def _compare(given: argparse.Namespace, root: Path) -> None:
             cell = Cell(variant=entries[0].variant, dataset=place.dataset, split=place.split, protocol=place.protocol,
                         seed=given.seeds[0], config="", sigma=0.0, system=entries[0].system, samples=given.samples)
             made = differences(found[0], other, videos, cell, against=f"{entry.system}/{entry.variant}")
-            put_measures(given.output / "measures.jsonl", made)
+            _put(given, root, made)
             for one in made:
                 said = one.note if one.value is None else (f"{one.value:+.4f} [{one.ci_low:+.4f}, {one.ci_high:+.4f}] "
                                                            f"p {one.p:.4f}")
@@ -206,7 +213,7 @@ def _answers(given: argparse.Namespace, root: Path) -> None:
         raise MissingPhaseError(f"{given.file}: no yes/no answer with a probability; answer again with phase 2")
     if given.against is not None:
         made += answer_differences([said], [read_answers(given.against)], cell, against=f"t-vad/{given.against_variant}")
-    put_measures(given.output / "measures.jsonl", made)
+    _put(given, root, made)
     print("\n".join(f"{one.name} {one.value:+.4f} {one.unit}, n {one.n}" for one in made))
 
 

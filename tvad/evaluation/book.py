@@ -1,7 +1,7 @@
 """What the notebook of phase 3 shows: tables from rows, and breakdowns of this run's stored detections and answers.
 
 Nothing is trained and no model is loaded.  What is missing is said with the command that makes it, and the rest is
-shown.  Tables go to ``figures/<profile>/tables`` for a profile's own run, else into the run's folder.
+shown.  Tables go to ``tables`` beside the run's figures.
 """
 from __future__ import annotations
 
@@ -32,16 +32,15 @@ from tvad.study.answers import read_answers
 class Book:
     """The evaluation of a run, read when needed; every method returns a :class:`Sheet`, which a notebook displays."""
 
-    def __init__(self, params: Phase3, *, root: Path | None = None) -> None:
-        self.params, self.root = params, root or project_root()
+    def __init__(self, params: Phase3) -> None:
+        self.params, self.root = params, project_root()
         self.place = Place(params.dataset, params.split)
         self.folder = params.output / "phase3"
 
     @property
     def target(self) -> Path:
-        """Where tables go."""
-        own = self.params.output == self.root / "runs" / self.params.profile
-        return self.root / "figures" / self.params.profile / "tables" if own else self.folder / "tables"
+        """Where tables go: beside the run's figures."""
+        return self.params.target / "tables"
 
     @cached_property
     def results(self) -> Results:

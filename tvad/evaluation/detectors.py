@@ -76,10 +76,21 @@ def entry_of(name: str) -> Entry:
     return DETECTORS[name]
 
 
+# Variants that studies measure and that no name opens: they belong to the camera that they were adapted to.
+ADAPTED: dict[str, str] = {
+    "adapted": "T-VAD, adapted to the camera", "adapted-frozen": "T-VAD, adapted, tower frozen",
+    "adapted-levels": "T-VAD, adapted, heat by place", "adapted-oneclass": "T-VAD, adapted, with a one-class score",
+    "adapted-oneclass-alone": "T-VAD, one-class score alone", "simulated-only": "T-VAD, from simulation alone",
+    "adapted-control-static": "T-VAD, adapted, without motion (control)",
+    "adapted-control-random-tower": "T-VAD, adapted, on a random tower (control)",
+}
+
+
 def title_of(system: str, variant: str) -> str:
     """What tables call a system's variant."""
     found = [entry.title for entry in DETECTORS.values() if (entry.system, entry.variant) == (system, variant)]
-    return found[0] if found else f"{system} ({variant})"
+    known = ADAPTED.get(variant, "") if system == "t-vad" else ""
+    return found[0] if found else known or f"{system} ({variant})"
 
 
 def open_detector(name: str, order: Order | None = None) -> Any:

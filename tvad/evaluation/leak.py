@@ -11,7 +11,9 @@ The clips of a source video are joined for measuring, so that intervals and test
 """
 from __future__ import annotations
 
+import json
 import random
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,7 +36,7 @@ from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.metrics.region import GroundTruthTracks, Regions
 from tvad.params import Phase1
 from tvad.prompts import prototypes
-from tvad.record import Row, replace_rows
+from tvad.record import Row, complete, is_complete, replace_rows, write_json
 from tvad.training.phase1 import Phase1Config, train_heatmap
 from tvad.training.targets import choose_pairs, pair_labels
 from tvad.video.clip import windows
@@ -151,8 +153,9 @@ def leak_study(backbone: Any, *, source: Sequence[Any], train: Sequence[Any], va
     """Train and measure both protocols with every seed; what ``output`` holds already is not done again.
 
     ``source``: videos that are cut into clips (test scenes). ``train``, ``val``: of the disjoint protocol. ``config``: of
-    phase 1, whose steps and pairs the settings replace. Rows go to ``rows.jsonl``, overlap and paired differences to
-    ``measures.jsonl``. Raises what training raises.
+    phase 1, whose steps and pairs the settings replace. ``cache_dir``: of prototypes; the features of clips, which serve
+    nothing else and take gigabytes, lie in ``output`` until a protocol is trained. Rows go to ``rows.jsonl``, overlap and
+    paired differences to ``measures.jsonl``. Raises what training raises.
     """
     settings, output = settings or LeakSettings(), Path(output)
     split = random_split(source, settings)
@@ -167,12 +170,18 @@ def leak_study(backbone: Any, *, source: Sequence[Any], train: Sequence[Any], va
     systems, counts = {}, {}
     for protocol, videos in sides.items():
         for seed in seeds:
-            result = train_heatmap(replace(shared, seed=seed), backbone, train=videos, val=spread(val, _VALIDATING),
-                                   output_dir=output / key / f"{protocol}-seed{seed}", cache_dir=cache_dir,
-                                   prototypes=text, progress=progress)
-            decoder = AnomalyHeatmapDecoder.load(result.path, backbone=backbone).to(getattr(backbone, "device", "cpu"))
-            systems[protocol, seed] = TVAD(backbone, decoder, prototypes=text, scoring=scoring)
-            counts[protocol] = result.counts["train"]
+            folder = output / key / f"{protocol}-seed{seed}"
+            if not is_complete(folder)[0]:
+                made = train_heatmap(replace(shared, seed=seed), backbone, train=videos, val=spread(val, _VALIDATING),
+                                     output_dir=folder, cache_dir=output / key / "features", prototypes=text,
+                                     progress=progress)
+                write_json(folder / "counts.json", made.counts["train"])
+                complete(folder, [made.path.name, "counts.json"])
+            decoder = AnomalyHeatmapDecoder.load(folder / "ahd.safetensors", backbone=backbone)
+            systems[protocol, seed] = TVAD(backbone, decoder.to(getattr(backbone, "device", "cpu")), prototypes=text,
+                                           scoring=scoring)
+            counts[protocol] = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+        shutil.rmtree(output / key / "features", ignore_errors=True)
     found = _score(systems, split.held_out, output / key / "detections", progress=progress)
     return _report(found, split, counts, key, settings, output)
 
@@ -243,8 +252,8 @@ def _report(found: Mapping[tuple[str, int], Mapping[str, Detection]], split: Cli
                   samples=settings.samples)
     measures = [one for one in differences(*sides, videos, shared, against=f"t-vad/{DISJOINT}")
                 if one.name != "latency_ap"]      # clips end to end have no delays
-    told = {"held_out_clips": len(split.held_out), "touched_by_training": split.touched,
-            "covered_by_training": split.covered}
+    told = {"source_videos": len(groups), "training_steps": settings.steps, "held_out_clips": len(split.held_out),
+            "touched_by_training": split.touched, "covered_by_training": split.covered}
     for protocol, one in counts.items():
         told |= {f"pairs_{protocol}": one["pairs"], f"anomalous_pairs_{protocol}": one["anomalous_pairs"]}
     measures += [of_cell(shared, f"leak_{name}", "fraction" if isinstance(value, float) else "count", value,

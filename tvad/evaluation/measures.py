@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tvad.errors import StorageError
-from tvad.record import Row, atomic_write, commit
+from tvad.record import Row, atomic_write, commit, read_lines
 
 UNITS = ("fraction", "difference", "alarms/h", "s", "parameters", "FLOP/frame", "frames/s", "GiB", "count")
 
@@ -87,20 +86,7 @@ def of_cell(cell: Any, name: str, unit: str, found: Any, *, n: int, **more: Any)
 
 def read_measures(path: Path | str) -> list[Measure]:
     """All measures of a file, in order; none where there is no file. Raises StorageError that names file and line."""
-    path = Path(path)
-    if not path.is_file():
-        return []
-    known, found = {item.name for item in fields(Measure)}, []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            content = json.loads(line)
-            if unknown := sorted(set(content) - known):
-                raise ValueError(f"unknown field {unknown[0]!r}")
-            found.append(Measure(**content))
-        except (ValueError, TypeError) as error:
-            raise StorageError(f"{path}, line {number}: not a measure ({error}); delete the line or restore the "
-                               "file") from None
-    return found
+    return read_lines(path, Measure, what="a measure") if Path(path).is_file() else []
 
 
 def put_measures(path: Path | str, measures: Sequence[Measure]) -> Path:

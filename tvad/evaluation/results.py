@@ -14,8 +14,8 @@ from tvad.evaluation.places import Place
 from tvad.evaluation.sheet import NOT_RUN, Entry, Figure
 from tvad.record import SPOKEN, Row, latest_rows, read_rows
 
-LEAK_FILE = "leak.jsonl"
-ROW_FILES = ("study.jsonl", "evaluation.jsonl", LEAK_FILE)
+EVALUATION_FILE, LEAK_FILE = "evaluation.jsonl", "leak.jsonl"
+ROW_FILES = ("study.jsonl", EVALUATION_FILE, LEAK_FILE)
 MEASURE_FILE = "measures.jsonl"
 
 

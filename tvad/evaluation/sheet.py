@@ -1,12 +1,13 @@
 """A table and its three forms: CSV for machines, Markdown for pages, LaTeX (booktabs) for papers.
 
 Cells are text or :class:`Figure`; a figure is rounded in Markdown and LaTeX, and whole in CSV, with its spread and its
-interval in columns of their own.  LaTeX needs the package booktabs alone.
+interval in columns of their own.  LaTeX needs the packages booktabs and graphicx.
 """
 from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,15 @@ _ESCAPES = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": 
             "≤": r"$\leq$", "≥": r"$\geq$", "<": r"$<$", ">": r"$>$", "|": r"$|$", "−": r"$-$", "…": r"\ldots{}"}
 
 
+# Letters of a line in heads and cells, and a box that shrinks what is wider than the text, and nothing else.
+_HEAD, _CELL = 16, 34
+_ROOM = r"\rule{0pt}{2.6ex}"      # above the first of several lines
+_FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+
+
 @dataclass(frozen=True)
 class Figure:
-    """A number as a cell: ``spread`` over seeds, interval ends, decimals, sign wanted, and a mark behind it."""
+    """A number as a cell: ``spread`` over seeds, interval ends, decimals, and whether the sign is wanted."""
 
     value: float
     spread: float | None = None
@@ -30,7 +37,6 @@ class Figure:
     high: float | None = None
     digits: int = 3
     signed: bool = False
-    mark: str = ""
 
     @classmethod
     def over(cls, values: Sequence[float], *, ends: Sequence[tuple[float, float]] = (), digits: int = 3) -> Figure:
@@ -46,7 +52,7 @@ class Figure:
             said += f" ± {self.spread:.{self.digits}f}"
         if interval and self.low is not None:
             said += f" [{self.low:{sign}.{self.digits}f}, {self.high:{sign}.{self.digits}f}]"
-        return said + self.mark
+        return said
 
 
 Entry = str | Figure
@@ -86,18 +92,26 @@ class Sheet:
 
     def latex(self) -> str:
         """A ``table`` with booktabs rules; the notes follow the title in the caption."""
-        spec = "".join("r" if self._numeric(column) and column else "l" for column in range(len(self.head)))
+        sides = ["r" if self._numeric(column) and column else "l" for column in range(len(self.head))]
         body = []
         for number, line in enumerate(self.lines):
             if number in self.rules and number:
                 body.append(r"\midrule")
-            body.append(" & ".join(latex_text(self._said(cell)) for cell in line) + r" \\")
+            body.append(" & ".join(self._latex_cell(cell, side) for cell, side in zip(line, sides)) + r" \\")
         size = [r"\footnotesize\setlength{\tabcolsep}{3pt}"] if len(self.head) > 6 else []
         caption = " ".join(latex_text(part) for part in (f"{self.title}.", *self.notes, self.missing) if part)
         opening = [r"\begin{table}[t]", r"\centering", rf"\caption{{{caption}}}",
-                   rf"\label{{tab:{self.name.replace('_', '-')}}}", *size, rf"\begin{{tabular}}{{{spec}}}"]
-        head = [r"\toprule", " & ".join(map(latex_text, self.head)) + r" \\", r"\midrule"]
-        return "\n".join([*opening, *head, *body, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+                   rf"\label{{tab:{self.name.replace('_', '-')}}}", r"\vspace{1ex}", *size, _FIT,
+                   rf"\begin{{tabular}}{{{''.join(sides)}}}"]
+        heads = (_stacked(textwrap.wrap(text, _HEAD, break_on_hyphens=False), side) for text, side in zip(self.head, sides))
+        head = [r"\toprule", " & ".join(heads) + r" \\", r"\midrule"]
+        return "\n".join([*opening, *head, *body, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
+
+    def _latex_cell(self, cell: Entry, side: str) -> str:
+        if isinstance(cell, Figure):        # the interval stands below its value: beside it pages are too narrow
+            value, interval = cell.text(), cell.text(interval=self.intervals)
+            return _stacked([value, interval.removeprefix(value).strip()], side)
+        return _stacked(textwrap.wrap(cell, _CELL, break_on_hyphens=False), side)
 
     def csv(self) -> str:
         """Whole numbers; a column with a spread or interval anywhere gets columns for them."""
@@ -134,6 +148,13 @@ class Sheet:
 
     def __repr__(self) -> str:
         return self.markdown()
+
+
+def _stacked(lines: Sequence[str], side: str) -> str:
+    """Lines of a cell one above the other; one alone as it is."""
+    said = [latex_text(line) for line in lines if line]
+    # The braces keep a bracket from being read as an option of the line break.
+    return rf"\shortstack[{side}]{{{_ROOM}" + r"\\{}".join(said) + "}" if len(said) > 1 else "".join(said)
 
 
 def latex_text(text: str) -> str:

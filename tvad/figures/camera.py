@@ -1,7 +1,7 @@
 """Figures of ``notebooks/your_camera.ipynb``: the composites, what validation says, the alarms, what was asked for."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +12,29 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from tvad.figures.panels import curve_panel, frame_at, frame_panel, mask_at
-from tvad.figures.style import BLUE, COLUMN, PAGE, canvas, save, settings
+from tvad.figures.shown import Shown
+from tvad.figures.style import BLUE, COLUMN, PAGE, canvas
 from tvad.study.own_camera import CameraRun, frames_of_interest
 
 _SHOWN = 4
 _INCHES = 2.0       # width of a frame
 
 
-class CameraPage:
-    """A camera's run as its figures see it; ``show`` writes a figure into ``<output>/camera/figures`` and displays it."""
+class CameraPage(Shown):
+    """A camera's run as its figures see it: ``composites``, ``validation``, ``alarms`` and ``found``."""
 
     def __init__(self, run: CameraRun) -> None:
-        self.run, self.target = run, run.folder / "figures"
+        self.run, self.params = run, run.params
 
-    def show(self, name: str) -> None:
-        """Draw ``composites``, ``validation``, ``alarms`` or ``found``; in a notebook also display it with its caption."""
-        with settings():
-            figure, caption = {"composites": composites, "validation": validation, "alarms": alarms,
-                               "found": found}[name](self.run)
-            paths = save(figure, self.target / name)
-        from IPython import get_ipython
+    @property
+    def figures(self) -> Mapping[str, Callable]:
+        return {"composites": lambda page: composites(page.run), "validation": lambda page: validation(page.run),
+                "alarms": lambda page: alarms(page.run), "found": lambda page: found(page.run)}
 
-        if get_ipython() is not None:
-            from IPython.display import Image as Picture
-            from IPython.display import Markdown, display
-
-            display(Picture(Path(paths[0]).read_bytes(), width=720), Markdown(f"*{caption}*"))
+    @property
+    def target(self) -> Path:
+        """Beside the camera's own results, since they show its footage."""
+        return self.run.folder / "figures"
 
 
 def composites(run: CameraRun) -> tuple[Figure, str]:
@@ -76,14 +73,17 @@ def alarms(run: CameraRun) -> tuple[Figure, str]:
         video, detection = videos[name], run.detections[name]
         picture, mask = frame_at(video, frame), mask_at(video, frame)
         frame_panel(frame_axes, picture, mask=mask, inches=_INCHES)
-        frame_panel(heat_axes, picture, heat=detection.heatmap[frame], mask=mask, inches=_INCHES)
+        # On the camera's scale bare ground has some 0.3: what is usual there stays unpainted.
+        heat = np.clip((detection.heatmap[frame] - 0.35) / 0.65, 0, 1)
+        frame_panel(heat_axes, picture, heat=heat, mask=mask, inches=_INCHES)
         _boxes(heat_axes, detection, frame)
         _curve(curve_axes, detection, video, frame)
         frame_axes.set_title(f"{name}, frame {frame}", fontsize=6.5, loc="left", pad=2)
     rows[-1][2].set_xlabel("time, s")
     truth = " Outlines and shading: the simulation's own truth." if run.simulated else ""
     return figure, (f"{len(run.alarms)} alarms (scores of 0.5 and above) in {len(run.watched)} videos; the highest first, "
-                    f"then the most suspicious frames of other videos. Middle: adapted heat and its regions.{truth}")
+                    f"then the most suspicious frames of other videos. Middle: adapted heat above the usual, and its "
+                    f"regions.{truth}")
 
 
 def found(run: CameraRun) -> tuple[Figure, str]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from tvad.figures.panels import curve_panel, place_of, plain_name
 from tvad.figures.picks import Pick, best_median_worst, false_alarms
-from tvad.figures.style import BLUE, COLUMN, GREEN, GREY, INTERVAL, ORANGE, PAGE, PURPLE, VERMILION, canvas
+from tvad.figures.style import BLUE, COLUMN, GREEN, GREY, INTERVAL, NAMES, ORANGE, PAGE, PURPLE, VERMILION, canvas
 from tvad.record import Row
 
 METRICS = {"pixel_auroc": "pixel AUROC", "aupro": "AUPRO", "micro_auc": "micro AUC", "macro_auc": "macro AUC",
@@ -149,7 +149,7 @@ def gap(page: Any) -> tuple[Figure, str]:
     axes.grid(axis="x", lw=0.3, color="#DDDDDD")
     figure.legend(loc="outside upper center", ncols=2)
     real = "" if page.part.dataset == "simcampus" else " Validation is simulated, the evaluated footage real."
-    return figure, (f"Validation (SimCampus, simulated, split {page.splits[1]}; sigma, thresholds and checkpoint were "
+    return figure, (f"Validation ({NAMES['simcampus']}, split {page.splits[1]}; sigma, thresholds and checkpoint were "
                     f"chosen there) against {page.place}. Lines: 95 % bootstrap interval over videos; right: the "
                     f"gap, evaluated less validation.{real}")
 

@@ -17,14 +17,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
-from tvad.errors import DatasetError, MissingPhaseError
+from tvad.errors import DatasetError
 from tvad.figures.panels import frame_at, frame_panel, place_of
 from tvad.figures.stored import Stored
 from tvad.figures.style import BLUE, GREY, ORANGE, PAGE, TRUTH, VERMILION, canvas
 from tvad.language.dialogue import Conversation
 from tvad.language.grammar import PLACES, spoken
 from tvad.metrics.text import YES_NO, Answer, plain, yes_no
-from tvad.params.phase2 import not_run_for
 from tvad.study.answers import slot_rules
 from tvad.study.speaking import spread_clips
 from tvad.training.lessons import clip_of, clips_of
@@ -113,8 +112,6 @@ def dialogue(stored: Stored) -> tuple[Figure, str]:
 
     Raises :class:`MissingPhaseError` where nothing was answered, :class:`DatasetError` as :func:`joined`.
     """
-    if (why := not_run_for(stored.params.dataset)) and not stored.answers_path.is_file():
-        raise MissingPhaseError(why)
     answers = stored.answers()
     exchanges = joined(answers, stored.conversations(style_of(stored)))
     rows = picked(exchanges)

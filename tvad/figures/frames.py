@@ -44,7 +44,7 @@ def taps(page: Any) -> tuple[Figure, str]:
         bare(axes, picture.shape[1], picture.shape[0])
         axes.set_title(f"tap of block {block}", pad=2)
     rows, columns = colours.shape[1:3]
-    return figure, (f"Tapped features of one frame pair of {video.id} ({page.split}), on the grid of {columns} x "
+    return figure, (f"{page.place}. Tapped features of one frame pair of {video.id}, on the grid of {columns} x "
                     f"{rows} patches in raster order. Red, green, blue: first three principal components over the "
                     f"patches of the map. {_OUTLINE}")
 

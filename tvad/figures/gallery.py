@@ -8,7 +8,6 @@ drawn in its place.  ``paper.md`` in the target lists all of them, made or not.
 """
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,23 +15,26 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from tvad.errors import BackboneError, DatasetError, MissingPhaseError, TvadError
-from tvad.figures import curves, exchanges, failures, framework, trajectories
+from tvad.figures import calibration, curves, exchanges, failures, framework, trajectories
+from tvad.figures.shown import display_figure, display_text
 from tvad.figures.stored import Stored
-from tvad.figures.style import PAGE, save, settings
+from tvad.figures.style import PAGE, save, settings, sign
 from tvad.params import Phase4, project_root
 from tvad.record import atomic_write, file_hash, provenance, write_json
 
 FIGURES: Mapping[str, Callable[[Stored], tuple[Figure, str]]] = {
     "framework": framework.framework, "dialogue": exchanges.dialogue, "trajectories": trajectories.trajectories,
-    "curves": curves.curves, "roc_pr": curves.roc_pr, "failures": failures.failures, "study": curves.study,
+    "curves": curves.curves, "roc_pr": curves.roc_pr, "failures": failures.failures, "reliability": calibration.reliability,
+    "study": curves.study,
 }
 TITLES: Mapping[str, str] = {
     "framework": "Framework overview", "dialogue": "Multi-turn examples", "trajectories": "Trajectory overlays",
     "curves": "Score curves with labelled intervals", "roc_pr": "ROC and precision-recall",
-    "failures": "Failure gallery", "study": "Study over seeds, with controls",
+    "failures": "Failure gallery", "reliability": "Calibration of the yes/no answers",
+    "study": "Study over seeds, with controls",
 }
 # Lines and type: these are written as SVG too.  The others show footage, which is no vector and makes an SVG large.
-DRAWN = ("framework", "curves", "roc_pr", "study")
+DRAWN = ("framework", "curves", "roc_pr", "reliability", "study")
 # What a figure lacks, as opposed to what is broken.
 _MISSING = (MissingPhaseError, DatasetError, BackboneError)
 _SCREEN = 780       # pixels of a page-wide figure in a notebook
@@ -59,21 +61,14 @@ class Gallery:
     def show(self, name: str) -> None:
         """Draw one figure of ``FIGURES``; in a notebook display it with its caption, or the sentence why it is not made."""
         made = self.write(name)
-        if _in_notebook():
-            from IPython.display import Image, Markdown, display
-
-            # 85 mm are half of 170 mm on the screen too.
-            width = round(_SCREEN * made.inches / PAGE)
-            pictures = [Image(made.files[0].read_bytes(), width=width)] if made.files else []
-            display(*pictures, Markdown(f"*{made.caption}*" if made.files else f"**Not made.** {made.reason}"))
+        if made.files:      # 85 mm are half of 170 mm on the screen too
+            display_figure(made.files[0], made.caption, width=round(_SCREEN * made.inches / PAGE))
+        else:
+            display_text(f"**Not made.** {made.reason}")
 
     def show_list(self) -> None:
         """Write ``paper.md`` of the figures drawn so far, and display it in a notebook."""
-        text = self._list(list(self.made.values()))
-        if _in_notebook():
-            from IPython.display import Markdown, display
-
-            display(Markdown(text))
+        display_text(self._list(list(self.made.values())))
 
     def write(self, name: str) -> Made:
         """Draw one figure into the target, with its provenance; a missing phase or data set is a reason, no error.
@@ -84,6 +79,7 @@ class Gallery:
         try:
             with settings():
                 figure, caption = FIGURES[name](self.stored)
+                sign(figure, caption)
                 files = save(figure, self.params.target / name, svg=name in DRAWN)
         except _MISSING as error:
             older = (self.params.target / f"{name}.pdf").is_file()
@@ -122,8 +118,3 @@ class Gallery:
 def portable(words: TvadError | Path) -> str:
     """An error's words, or a path, without this machine's folders."""
     return str(words).replace(f"{project_root()}/", "")
-
-
-def _in_notebook() -> bool:
-    return "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None
-

@@ -7,8 +7,7 @@ hashes, where from), and in a notebook displays picture and caption.
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,11 @@ from tvad.errors import CheckpointError, MissingPhaseError
 from tvad.evaluation import detection_path
 from tvad.figures import charts, frames
 from tvad.figures.picks import Pick, normal_scores, ranked_events
-from tvad.figures.style import NAMES, save, settings
+from tvad.figures.shown import Shown, display_text
+from tvad.figures.style import NAMES
 from tvad.figures.table import results_table
 from tvad.params import Phase1, project_root
-from tvad.record import Row, atomic_write, file_hash, latest_rows, provenance, read_rows, write_json
+from tvad.record import Row, atomic_write, file_hash, latest_rows, read_rows
 from tvad.study.listening import LISTENING
 from tvad.study.phase1 import PHASE, Part, evaluated_part
 from tvad.study.run import TRAINING_SPLITS
@@ -36,61 +36,32 @@ FIGURES: Mapping[str, Callable] = {
 }
 
 
-class Page:
+class Page(Shown):
     """The phase-1 run of ``params`` as its figures see it."""
 
     def __init__(self, params: Phase1) -> None:
         self.params, self.folder = params, params.output / PHASE
 
     @property
-    def target(self) -> Path:
-        """Where figures go: ``figures/<profile>`` for a profile's own run, a folder inside any other output."""
-        own = self.params.output == project_root() / "runs" / self.params.profile
-        return project_root() / "figures" / self.params.profile if own else self.params.output / "figures"
+    def figures(self) -> Mapping[str, Callable]:
+        return FIGURES
 
-    def show(self, name: str) -> None:
-        """Draw one figure of ``FIGURES``, write it, and in a notebook display it with its caption."""
-        picture, caption = self.write(name)
-        if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
-            from IPython.display import Image, Markdown, display
-
-            display(Image(picture.read_bytes(), width=720), Markdown(f"*{caption}*"))
+    def origin(self) -> dict[str, Any]:
+        run = {item.name: file_hash(item) for item in sorted(self.folder.iterdir()) if item.is_file()}
+        return {"decoder": self.params.decoder, "run": run,
+                "command": f"python -m tvad.figures --profile {self.params.profile}"}
 
     def show_table(self) -> None:
         """Write the results table as ``results.md`` and display it in a notebook."""
         text = results_table(self)
         atomic_write(self.target / "results.md", text + "\n")
-        if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
-            from IPython.display import Markdown, display
-
-            display(Markdown(text))
-
-    def write(self, name: str) -> tuple[Path, str]:
-        """Draw one figure into ``target``; returns the PNG's path and the caption.
-
-        Raises :class:`MissingPhaseError` when a step that it needs has not been run.
-        """
-        with settings():
-            figure, caption = FIGURES[name](self)
-            paths = save(figure, self.target / name)
-        self._note(name, caption, paths)
-        return paths[0], caption
+        display_text(text)
 
     def write_all(self) -> list[Path]:
         """Every figure and the table, as the notebook leaves them."""
         written = [self.write(name)[0] for name in FIGURES]
         self.show_table()
         return written
-
-    def _note(self, name: str, caption: str, paths: Sequence[Path]) -> None:
-        path, config = self.target / "figures.json", self.params.config_hash()
-        kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        entries = kept.get("figures", {}) if kept.get("provenance", {}).get("config") == config else {}
-        entries[name] = {"caption": caption, "files": {item.name: file_hash(item) for item in paths}}
-        run = {item.name: file_hash(item) for item in sorted(self.folder.iterdir()) if item.is_file()}
-        write_json(path, {"provenance": provenance(config=config, decoder=self.params.decoder, run=run,
-                                                   command=f"python -m tvad.figures --profile {self.params.profile}"),
-                          "figures": dict(sorted(entries.items()))})
 
     # What was measured.
 

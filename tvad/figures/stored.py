@@ -26,6 +26,7 @@ from tvad.language.run import FOLDER as DIALOGUE
 from tvad.metrics.frame import smooth
 from tvad.metrics.text import Answer
 from tvad.params import Phase4, project_root
+from tvad.params.phase2 import not_run_for
 from tvad.record import Row, file_hash, latest_rows, read_rows
 from tvad.study.answers import read_answers
 from tvad.study.phase1 import PHASE as PHASE1
@@ -187,11 +188,15 @@ class Stored:
         return next((folder / name for folder in folders if (folder / name).is_file()), folders[0] / name)
 
     def answers(self) -> list[Answer]:
-        """What a trained model said of the split. Raises :class:`MissingPhaseError` where nothing was answered."""
+        """What a trained model said of the split.
+
+        Raises :class:`MissingPhaseError` where nothing was answered, or phase 2 is not run for the data set.
+        """
         path = self.answers_path
         if not path.is_file():
-            raise MissingPhaseError(f"{self.named(path)}: no answers of phase 2, and none are invented; "
-                                    f"run: make reproduce PROFILE={self.params.profile}")
+            raise MissingPhaseError(not_run_for(self.params.dataset) or (
+                f"{self.named(path)}: no answers of phase 2, and none are invented; run: make reproduce "
+                f"PROFILE={self.params.profile}"))
         self.note(self.named(path), path)
         return read_answers(path)
 

@@ -26,6 +26,7 @@ TRUTH = "#00E5FF"           # outline of the ground truth: none of inferno's col
 HEAT = "inferno"
 NAMES = {"simcampus": "SimCampus (simulated)", "ucsd_ped2": "UCSD Ped2 (real)", "ucsd_ped1": "UCSD Ped1 (real)"}
 MOST_BYTES = 300_000        # of a picture that git keeps
+_SIGN = 0.11                # inches of the line in the corner
 _SETTINGS = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 7, "axes.titlesize": 7.5,
     "axes.labelsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7, "axes.linewidth": 0.6,
@@ -49,6 +50,15 @@ def settings() -> Iterator[None]:
 def canvas(width: float, height: float) -> Figure:
     """An empty figure of ``width`` and ``height`` in inches (see ``COLUMN`` and ``PAGE``)."""
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def sign(figure: Figure, caption: str) -> None:
+    """Put the data sets that a caption names into the corner: a picture says "simulated" without its caption too."""
+    told = " · ".join(name for name in NAMES.values() if name in caption)
+    if told:
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width, height + _SIGN)       # the panels keep their size
+        figure.supxlabel(told, x=0.995, ha="right", fontsize=6, color=GREY)
 
 
 def save(figure: Figure, stem: Path | str, *, svg: bool = False) -> list[Path]:

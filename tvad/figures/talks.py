@@ -8,12 +8,9 @@ first); the first dropped one.  The caption says which.
 """
 from __future__ import annotations
 
-import json
-import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +20,8 @@ from matplotlib.ticker import MaxNLocator
 
 from tvad.errors import MissingPhaseError
 from tvad.figures.panels import bare, frame_panel
-from tvad.figures.style import BLUE, GREEN, GREY, NAMES, ORANGE, PAGE, PURPLE, SKY, VERMILION, canvas, save, settings
+from tvad.figures.shown import Shown
+from tvad.figures.style import BLUE, GREEN, GREY, NAMES, ORANGE, PAGE, PURPLE, SKY, VERMILION, canvas
 from tvad.language.appearance import ClipView
 from tvad.language.corpus import load_conversations, make_command, read_manifest
 from tvad.language.dialogue import Conversation
@@ -31,23 +29,21 @@ from tvad.language.grammar import PLACES, spoken
 from tvad.language.run import folder_of, opened
 from tvad.language.timeline import timeline_of
 from tvad.language.tracks import MaskTrack, tracks_from_binary, tracks_from_instances
-from tvad.params import project_root
-from tvad.record import file_hash, provenance, write_json
 
 _TARGETS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)
 
 
-class TalkPage:
+class TalkPage(Shown):
     """The dialogue set of ``params`` as its figures see it."""
+
+    prefix, record = "talk_", "talks.json"
 
     def __init__(self, params: Any) -> None:
         self.params, self.folder = params, folder_of(params)
 
     @property
-    def target(self) -> Path:
-        """Where figures go: ``figures/<profile>`` for a profile's own run, a folder inside any other output."""
-        own = self.params.output == project_root() / "runs" / self.params.profile
-        return project_root() / "figures" / self.params.profile if own else self.params.output / "figures"
+    def figures(self) -> Mapping[str, Callable]:
+        return FIGURES
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -95,26 +91,6 @@ class TalkPage:
                                     f"{make_command(self.folder, self.params.dataset)}")
         moving = [talk for talk in short if "towards" in talk.slots["trajectory"]]
         return (moving or [talk for talk in short if talk.anomalous] or short)[0]
-
-    def show(self, name: str) -> None:
-        """Draw one figure of ``FIGURES``, write it, and in a notebook display it with its caption."""
-        picture, caption = self.write(name)
-        if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
-            from IPython.display import Image, Markdown, display
-
-            display(Image(picture.read_bytes(), width=720), Markdown(f"*{caption}*"))
-
-    def write(self, name: str) -> tuple[Path, str]:
-        """Draw one figure into ``target``; returns the PNG's path and the caption."""
-        with settings():
-            figure, caption = FIGURES[name](self)
-            paths = save(figure, self.target / f"talk_{name}")
-        record = self.target / "talks.json"
-        entries = json.loads(record.read_text(encoding="utf-8"))["figures"] if record.is_file() else {}
-        entries[name] = {"caption": caption, "files": {path.name: file_hash(path) for path in paths}}
-        write_json(record, {"provenance": provenance(config=self.params.config_hash()),
-                            "figures": dict(sorted(entries.items()))})
-        return paths[0], caption
 
 
 def clip(page: TalkPage) -> tuple[Figure, str]:
@@ -190,12 +166,13 @@ def counts(page: TalkPage) -> tuple[Figure, str]:
     splits: Mapping[str, Any] = page.manifest["splits"]
     figure = canvas(PAGE, 2.5)
     panels = figure.subplots(1, 3)
-    tables = (("targets by class", [part["classes"] for part in splits.values()]),
-              ("answers by slot", [part["answers"] for part in splits.values()]),
-              ("dropped clips by reason", [part["dropped"]["reasons"] for part in splits.values()]))
-    for axes, (title, rows) in zip(panels, tables):
+    tables = (("targets by class", "targets", [part["classes"] for part in splits.values()]),
+              ("answers by slot", "answers", [part["answers"] for part in splits.values()]),
+              ("dropped clips by reason", "clips", [part["dropped"]["reasons"] for part in splits.values()]))
+    for axes, (title, unit, rows) in zip(panels, tables):
         _bars(axes, rows, list(splits))
         axes.set_title(title, pad=3)
+        axes.set_xlabel(f"number of {unit}")
     panels[0].legend(loc="lower right", handlelength=1)
     total = sum(part["conversations"] for part in splits.values())
     clips = sum(part["clips"] for part in splits.values())
@@ -232,8 +209,9 @@ def dropped(page: TalkPage) -> tuple[Figure, str]:
     start, stop = map(int, span.split("-"))
     view = page.view(split, video, start, stop)
     seen = np.flatnonzero(view.masks.any(axis=(1, 2)))
-    seen = seen if len(seen) else np.arange(len(view.masks))
-    chosen = np.unique(seen[np.linspace(0, len(seen) - 1, 4).round().astype(int)])
+    chosen = {*spaced(seen, 4)}
+    # What is seen for a moment is shown among the frames in which it is not.
+    chosen = sorted(chosen | {*spaced(np.setdiff1d(np.arange(len(view.masks)), seen), 4 - len(chosen))})
     height, width = view.masks.shape[1:]
     figure = canvas(PAGE, PAGE / 4 * height / width + 0.42)
     figure.suptitle(textwrap.shorten(sample["detail"], 130), fontsize=7)
@@ -246,6 +224,12 @@ def dropped(page: TalkPage) -> tuple[Figure, str]:
         axes.set_title(f"frame {number}", pad=2)
     return figure, (f"{page.name.partition(',')[0]}, {split} split. The first dropped clip ({sample['clip']}): it gives no "
                     f"conversation. Reason: {sample['reason']}.")
+
+
+def spaced(frames: np.ndarray, count: int) -> list[int]:
+    """At most ``count`` of some frames, evenly spaced from the first to the last."""
+    places = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
+    return frames[places].tolist()
 
 
 def _colours(count: int) -> list[str]:

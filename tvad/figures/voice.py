@@ -7,8 +7,6 @@ The conversations are those of the paper's figures (``tvad.figures.exchanges``),
 """
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +17,10 @@ from matplotlib.figure import Figure
 from tvad.conversation.saved import ENCODER
 from tvad.errors import MissingPhaseError
 from tvad.figures.exchanges import dialogue
+from tvad.figures.shown import Shown
 from tvad.figures.stored import Stored
-from tvad.figures.style import BLUE, GREY, ORANGE, PAGE, canvas, save, settings
-from tvad.params import Phase4, project_root
-from tvad.record import file_hash, provenance, write_json
+from tvad.figures.style import BLUE, GREY, ORANGE, PAGE, canvas
+from tvad.params import Phase4
 from tvad.region import load_encoder
 from tvad.region.blobs import blob_tracks
 from tvad.region.probe import read_back, tokens_of
@@ -31,17 +29,17 @@ _CLIPS, _HELD_OUT = 300, 100
 _FACTS = {"from": "where it comes from", "to": "where it goes", "motion": "motion a step"}
 
 
-class VoicePage:
+class VoicePage(Shown):
     """A run of phase 2 as its figures see it."""
+
+    prefix, record = "voice_", "voice.json"
 
     def __init__(self, run: Any) -> None:
         self.run, self.params = run, run.params
 
     @property
-    def target(self) -> Path:
-        """Where figures go: ``figures/<profile>`` for a profile's own run, a folder inside any other output."""
-        own = self.params.output == project_root() / "runs" / self.params.profile
-        return project_root() / "figures" / self.params.profile if own else self.params.output / "figures"
+    def figures(self) -> Mapping[str, Callable]:
+        return FIGURES
 
     @cached_property
     def stored(self) -> Stored:
@@ -51,37 +49,17 @@ class VoicePage:
                              data_root=params.data_root, source=str(params.output), variant=params.variant))
 
     def show(self, name: str) -> None:
-        """Draw one figure of ``FIGURES``, write it, and in a notebook display it with its caption; or say why it is not
-        made."""
+        """As every page, but what is missing is said and not raised, since the notebook goes on for other footage."""
         try:
-            picture, caption = self.write(name)
+            super().show(name)
         except MissingPhaseError as error:
             print(f"Not made. {error}")
-            return
-        if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
-            from IPython.display import Image, Markdown, display
-
-            display(Image(picture.read_bytes(), width=720), Markdown(f"*{caption}*"))
 
     def write(self, name: str) -> tuple[Path, str]:
-        """Draw one figure into ``target``; returns the PNG's path and the caption.
-
-        Raises :class:`MissingPhaseError` where the run has nothing to draw it of.  Captions of a run of other parameters
-        are not kept beside it.
-        """
+        """As every page. Raises :class:`MissingPhaseError` also where phase 2 is not run for the data set."""
         if self.run.not_run:
             raise MissingPhaseError(self.run.not_run)
-        with settings():
-            figure, caption = FIGURES[name](self)
-            paths = save(figure, self.target / f"voice_{name}")
-        record = self.target / "voice.json"
-        known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-        config = self.params.config_hash()
-        entries = known["figures"] if known.get("provenance", {}).get("config") == config else {}
-        entries[name] = {"caption": caption, "files": {path.name: file_hash(path) for path in paths}}
-        write_json(record, {"provenance": provenance(config=config),
-                            "figures": dict(sorted(entries.items()))})
-        return paths[0], caption
+        return super().write(name)
 
 
 def tokens(page: VoicePage) -> tuple[Figure, str]:

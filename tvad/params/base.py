@@ -149,6 +149,12 @@ class RunParameters(Parameters):
         """Folder that everything of this run is written to; relative names start at the checkout."""
         return project_root() / (self.output_dir or f"runs/{self.profile}")
 
+    @property
+    def target(self) -> Path:
+        """Where figures go: ``figures/<profile>`` for a profile's own run, a folder inside any other output."""
+        own = self.output == project_root() / "runs" / self.profile
+        return project_root() / "figures" / self.profile if own else self.output / "figures"
+
     def smoke(self) -> Self:
         """Reduced sizes, and a folder of their own, so that a check never replaces a result."""
         return replace(super().smoke(), output_dir=f"runs/smoke/{self.profile}")

@@ -33,9 +33,3 @@ class Phase4(RunParameters):
     def run(self) -> Path:
         """Folder of the run that is drawn; relative names start at the checkout."""
         return project_root() / self.source if self.source else self.output
-
-    @property
-    def target(self) -> Path:
-        """Where figures go: ``figures/<profile>`` for a profile's own run, a folder inside any other output."""
-        own = self.output == project_root() / "runs" / self.profile
-        return project_root() / "figures" / self.profile if own else self.output / "figures"

@@ -23,7 +23,7 @@ from tvad.language.grammar import PLACES, spoken
 from tvad.language.phrasings import CORE, language
 from tvad.language.timeline import MOTION_STATES
 from tvad.metrics.text import YES_NO, Answer, SlotRule, TextScore, score_text
-from tvad.record import METRICS, Row, atomic_write
+from tvad.record import METRICS, Row, atomic_write, read_lines
 from tvad.scenes.types import MOTIONS
 from tvad.training.answering import answer
 from tvad.training.phase2 import open_clips, open_lessons
@@ -84,14 +84,8 @@ def read_answers(path: Path | str) -> list[Answer]:
     path = Path(path)
     if not path.is_file():
         raise StorageError(f"{path}: no answers here; phase 2 writes them, run: make reproduce")
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            found.append(Answer(**{**row, "wanted": tuple(row["wanted"])}))
-        except (ValueError, TypeError, KeyError) as error:
-            raise StorageError(f"{path}, line {number}: not an answer ({error}); delete the file and run again") from None
-    return found
+    return read_lines(path, Answer, what="an answer", remedy="delete the file and run again",
+                      prepare=lambda row: {**row, "wanted": tuple(row["wanted"])})
 
 
 def figures(answers: Sequence[Answer], *, samples: int = 1000, code: str = "en") -> dict[str, TextScore]:

@@ -2,11 +2,15 @@
 
     python -m tvad.study run --profile ped2 --phase camera
 
-Fixed before any test clip is read: settings are the defaults of ``AdaptConfig`` (``CONFIG``), smoothing comes from
+Fixed before any test clip is read: settings are the defaults of ``AdaptConfig``, smoothing comes from
 simulated validation scenes, and region thresholds lie on the scale that held-out normal footage sets.  Every seed is an
 adaptation of its own, from that seed's decoder of phase 1.  Rows: ``simulated-only`` (not adapted), ``adapted`` (the
-default), ``adapted-*`` (the same adaptation with less or other evidence, see ``PARTS``), and the controls, which are
-adapted in the same way from a tower that is random or sees each pair frozen to one frame.
+default), ``adapted-frozen`` (the decoder alone, the tower as it was), ``adapted-tower`` (the tower too) and
+``adapted-native-size`` (pictures not enlarged), both adaptations of their own,
+``adapted-smoothed-in-frames``, ``adapted-top-percent`` and ``adapted-five-thresholds`` (smoothing does not follow the
+people's pace, the patches that count not their size, regions at five thresholds and of any size), ``adapted-*`` (the
+default's weights with other evidence, see ``PARTS``), and the controls, whose decoder alone is adapted, to a tower that is
+random or sees each pair frozen to one frame: what they are to be compared with is ``adapted-frozen``.
 """
 from __future__ import annotations
 
@@ -29,40 +33,52 @@ from tvad.errors import MissingPhaseError, ParameterError
 from tvad.evaluation import Cell, detection_key, detection_path, evaluate, stored
 from tvad.params import Phase1, project_root
 from tvad.prompts import prototypes
-from tvad.record import Row, provenance, read_rows, replace_rows, write_json
+from tvad.record import Row, has_rows, provenance, replace_rows, write_json
 from tvad.study.run import CACHE_BYTES, Arm, Study, open_backbone, said, tower_of
 from tvad.training.adapt import AdaptConfig, adapt
+from tvad.training.adapt.pairs import source_hash
 from tvad.training.cache import prune
 
-CONFIG = AdaptConfig()
-DEFAULT = "adapted"
+CONFIG = AdaptConfig(oneclass=True)     # the defaults, and the bank for the rows that count it
+DEFAULT, FROZEN, TOWER = "adapted", "adapted-frozen", "adapted-tower"
+# The default with some settings of its scores and regions as the model had them before adaptation.
+SCORED: Mapping[str, tuple[str, ...]] = {
+    "adapted-smoothed-in-frames": ("sigma",),
+    "adapted-top-percent": ("top_fraction",),
+    "adapted-five-thresholds": ("min_area", "region_score"),
+}
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)      # of the last of them
+RANK = 16       # of the tower's adapter where the default leaves the tower as it is
 # Rows from one adaptation by the choice of evidence that they use (``tvad.training.adapt.run.choices``).
 PARTS: Mapping[str, str] = {
-    "adapted-frozen": "heat",
     "adapted-levels": "heat by place",
     "adapted-oneclass": "heat by place + oneclass 0.5",
     "adapted-oneclass-alone": "oneclass alone",
 }
 CONTROLS = ("control-random-tower", "control-static")
-VARIANTS = ("simulated-only", DEFAULT, *PARTS, *(f"adapted-{name}" for name in CONTROLS))
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)      # 0.5: where one normal patch in a thousand lies
+FULL = ("simulated-only", DEFAULT, FROZEN, *SCORED, *PARTS)
+# Adaptations of their own: of the trained tower, by what is changed, and of the controls' towers.
+CHANGED: Mapping[str, Mapping[str, Any]] = {"adapted-native-size": {"zooms": (1.0,)}, TOWER: {"tower_rank": RANK}}
+ADAPTATIONS = ("full", *CHANGED, *CONTROLS)
+VARIANTS = (*FULL, *CHANGED, *(f"adapted-{name}" for name in CONTROLS))
 
 
 class CameraStudy:
     """Adaptation to the camera of a profile's real set; ``run`` does what is missing.
 
+    ``adaptations``: those of ``ADAPTATIONS`` that are wanted.
     Raises :class:`ParameterError` for a profile of simulated scenes.
     """
 
-    def __init__(self, profile: str, *, seeds: Sequence[int] = (0, 1, 2), controls: bool = True, root: Path | None = None,
-                 params: Phase1 | None = None, config: AdaptConfig = CONFIG) -> None:
+    def __init__(self, profile: str, *, seeds: Sequence[int] = (0, 1, 2), adaptations: Sequence[str] = ADAPTATIONS,
+                 root: Path | None = None, params: Phase1 | None = None, config: AdaptConfig = CONFIG) -> None:
         self.root = root or project_root()
         self.phase1 = Study(profile, root=root, params=params)
         self.params, self.seeds, self.config = self.phase1.params, tuple(seeds), config
         if self.params.dataset == "simcampus":
             raise ParameterError(f"profile {profile}: adaptation is measured on real footage, not on simcampus; study "
                                  "profile ped2")
-        self.towers = ("full", *CONTROLS) if controls else ("full",)
+        self.adaptations = tuple(adaptations)
         self.work, self.cache = self.root / "runs" / "study" / "camera", self.phase1.cache
 
     @cached_property
@@ -74,7 +90,9 @@ class CameraStudy:
     def key(self) -> str:
         """Hash of all that decides the rows."""
         settings = {name: value for name, value in asdict(self.config).items() if name != "seed"}
-        parts = ["camera", settings, THRESHOLDS, sorted(PARTS.items()), self.phase1.config_hash(self.stock)]
+        footage = [[video.id, video.frames.fingerprint] for video in self._clips("train")]
+        parts = ["camera", settings, THRESHOLDS, sorted(PARTS.items()), sorted(SCORED.items()), sorted(CHANGED.items()),
+                 source_hash(), footage, self.phase1.config_hash(self.stock)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
     def run(self) -> Path:
@@ -83,14 +101,14 @@ class CameraStudy:
         Raises :class:`MissingPhaseError` where phase 1's study has not calibrated its decoders; what adaptation raises.
         """
         began, path = time.perf_counter(), self.phase1.rows_path
-        cells = [(tower, seed) for tower in self.towers for seed in self.seeds]
+        cells = [(name, seed) for name in self.adaptations for seed in self.seeds]
         missing = [cell for cell in cells if not self._has(*cell)]
         print(f"camera: {len(missing)} of {len(cells)} adaptations to do, rows in {path}", flush=True)
-        for tower, seed in missing:
-            rows = self._cell(tower, seed)
+        for name, seed in missing:
+            rows = self._cell(name, seed)
             replace_rows(path, rows)
             prune(self.cache, keep=[], limit_bytes=CACHE_BYTES)      # composites of a seed serve that seed alone
-            for variant in self.variants(tower):
+            for variant in self.variants(name):
                 print(f"{variant}, seed {seed}: {said(row for row in rows if row.variant == variant)}", flush=True)
         if missing:
             record = provenance(config=self.key, device=str(self.stock.device), attention=self.stock.attention,
@@ -99,24 +117,27 @@ class CameraStudy:
             write_json(path.with_name(f"{path.stem}.camera.provenance.json"), record)
         return path
 
-    def variants(self, tower: str) -> tuple[str, ...]:
+    def variants(self, name: str) -> tuple[str, ...]:
         """The rows that one adaptation gives."""
-        return ("simulated-only", DEFAULT, *PARTS) if tower == "full" else (f"adapted-{tower}",)
+        return FULL if name == "full" else (name,) if name in CHANGED else (f"adapted-{name}",)
 
-    def _cell(self, tower: str, seed: int) -> list[Row]:
-        arm = Arm(tower, self.params.train_protocol, seed)
+    def _cell(self, name: str, seed: int) -> list[Row]:
+        arm = Arm(name if name in CONTROLS else "full", self.params.train_protocol, seed)
         backbone = tower_of(self.stock, arm)
         text = prototypes(backbone, cache_dir=self.cache)
-        decoder = self.phase1.decoder(backbone, text, protocol=arm.train_protocol, seed=seed, variant=tower,
+        decoder = self.phase1.decoder(backbone, text, protocol=arm.train_protocol, seed=seed, variant=arm.variant,
                                       config=self.phase1.config_hash(self.stock))
         model = TVAD(backbone, decoder, prototypes=text, scoring=self._scoring(arm))
-        detectors = self._adapted(model, arm)
-        chosen = {DEFAULT: None, **PARTS} if tower == "full" else {f"adapted-{tower}": None}
-        found = self._detections({variant: detectors[title] for variant, title in chosen.items()}, arm)
-        rows = [row for variant, each in found.items() for row in self._rows(variant, arm, each, detectors[None].scoring)]
-        if tower == "full":
+        detectors = self._adapted(model, arm, name)
+        found = self._detections(detectors, self._folder(name, arm))
+        rows = [row for variant, each in found.items() for row in self._rows(variant, arm, each,
+                                                                             detectors[variant].scoring)]
+        if name == "full":
             rows += self._rows("simulated-only", arm, self._plain(model, arm), model.scoring)
         return rows
+
+    def _folder(self, name: str, arm: Arm) -> Path:
+        return self.work / self.key / f"{name}-{arm.train_protocol}-seed{arm.seed}"
 
     def _scoring(self, arm: Arm) -> Scoring:
         path = self.phase1.work / self.phase1.config_hash(self.stock) / arm.name / "detector.json"
@@ -125,14 +146,25 @@ class CameraStudy:
                                     f"--profile {self.params.profile} --phase 1")
         return Scoring.load(path)
 
-    def _adapted(self, model: TVAD, arm: Arm) -> dict[str | None, AdaptedDetector]:
-        """Detectors by choice of evidence, None: the default; regions on the camera's own scale."""
-        result = adapt(model, self._clips("train"), output_dir=self.work / self.key / arm.name,
-                       config=replace(self.config, seed=arm.seed), cache_dir=self.cache,
+    def _adapted(self, model: TVAD, arm: Arm, name: str) -> dict[str, AdaptedDetector]:
+        """Detectors by variant."""
+        changes = dict(CHANGED.get(name, {}))
+        if name in CONTROLS:        # a control's tower must stay what it is
+            changes["tower_rank"] = 0
+        result = adapt(model, self._clips("train"), output_dir=self._folder(name, arm),
+                       config=replace(self.config, seed=arm.seed, **changes), cache_dir=self.cache,
                        rehearsal=self.phase1.videos("simcampus", arm.train_protocol, "train"))
-        scoring = replace(model.scoring, thresholds=THRESHOLDS)
-        return {title: replace(one, scoring=scoring) for title, one in
-                {None: result.detector, **result.choices}.items()}
+        print(f"{name}, seed {arm.seed}: adapted in {result.seconds:.0f} s, best {dict(result.report['best'])}", flush=True)
+        if name != "full":
+            return {self.variants(name)[0]: result.detector}
+        found = {DEFAULT: result.detector, FROZEN: (result.frozen or result).detector,
+                 **{variant: result.choices[title] for variant, title in PARTS.items()}}
+        for variant, names in SCORED.items():
+            scoring = replace(result.detector.scoring, **{each: getattr(model.scoring, each) for each in names})
+            if "min_area" in names:
+                scoring = replace(scoring, thresholds=THRESHOLDS)
+            found[variant] = replace(result.detector, scoring=scoring)
+        return found
 
     def _clips(self, split: str) -> tuple[Any, ...]:
         return self.phase1.videos(self.params.dataset, self.params.protocol, split)
@@ -140,16 +172,17 @@ class CameraStudy:
     def _evaluated(self) -> tuple[Any, ...]:
         return self._clips(self.params.split)[:self.params.max_videos or None]
 
-    def _detections(self, detectors: Mapping[str, AdaptedDetector], arm: Arm) -> dict[str, dict[str, Detection]]:
-        """By variant and video; one pass of the tower for all, and what is on disk is not computed again."""
+    def _detections(self, detectors: Mapping[str, AdaptedDetector], folder: Path) -> dict[str, dict[str, Detection]]:
+        """By variant and video; detectors of the same weights share a pass, and what is on disk is not computed again."""
         found: dict[str, dict[str, Detection]] = {variant: {} for variant in detectors}
-        folder = self.work / self.key / arm.name / "detections"
-        for video in tqdm(self._evaluated(), desc=f"scoring ({arm.name})", unit="video"):
+        folder = folder / "detections"
+        for video in tqdm(self._evaluated(), desc=f"scoring ({folder.parent.name})", unit="video"):
             # A detector's fingerprint holds the key of its adaptation: other weights are other detections.
             keys = {variant: detection_key(detector, video) for variant, detector in detectors.items()}
             kept = {variant: stored(detection_path(folder / variant, video), key) for variant, key in keys.items()}
             if None in kept.values():
-                kept = detect_all(detectors, video)
+                kept = {variant: detection for several in together(detectors)
+                        for variant, detection in detect_all(several, video).items()}
                 for variant, detection in kept.items():
                     detection.save(detection_path(folder / variant, video), key=keys[variant])
             for variant, detection in kept.items():
@@ -167,8 +200,13 @@ class CameraStudy:
                     choice=scoring.choice_on(f"{params.dataset}/{params.split}"))
         return evaluate(detections, self._evaluated(), cell)
 
-    def _has(self, tower: str, seed: int) -> bool:
-        path = self.phase1.rows_path
-        rows = read_rows(path) if path.is_file() else []
-        found = {row.variant for row in rows if (row.seed, row.config) == (seed, self.key)}
-        return found >= set(self.variants(tower))
+    def _has(self, name: str, seed: int) -> bool:
+        return has_rows(self.phase1.rows_path, "variant", self.variants(name), seed=seed, config=self.key)
+
+
+def together(detectors: Mapping[str, AdaptedDetector]) -> list[dict[str, AdaptedDetector]]:
+    """Detectors grouped by their weights, as ``detect_all`` takes them."""
+    groups: dict[int, dict[str, AdaptedDetector]] = {}
+    for variant, one in detectors.items():
+        groups.setdefault(id(getattr(one, "decoder", None)), {})[variant] = one
+    return list(groups.values())

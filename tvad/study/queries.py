@@ -23,7 +23,7 @@ from tvad.evaluation import Cell
 from tvad.params import Phase1, project_root
 from tvad.queries.evaluation import best_sigma, hear, rows_of
 from tvad.queries.heatmap import EventHeatmapDecoder
-from tvad.record import QUERIED, provenance, read_rows, replace_rows, write_json
+from tvad.record import QUERIED, has_rows, provenance, replace_rows, write_json
 from tvad.study.run import TRAINING_SPLITS, Study, open_backbone, said
 from tvad.training.queries import QueryConfig, train_queries
 
@@ -114,11 +114,8 @@ class QueryStudy:
             print(f"queries, seed {seed}, {protocol}/{split}: {said(rows)}", flush=True)
 
     def _has(self, protocol: str, seed: int) -> bool:
-        path = self.phase1.rows_path
-        rows = read_rows(path) if path.is_file() else []
-        found = {row.split for row in rows if row.metric in QUERIED
-                 and (row.seed, row.protocol, row.config) == (seed, protocol, self.key)}
-        return found >= set(MEASURED[protocol])
+        return has_rows(self.phase1.rows_path, "split", MEASURED[protocol], metrics=QUERIED, seed=seed, protocol=protocol,
+                        config=self.key)
 
     def _shared(self) -> QueryConfig:
         pairs = self.phase1.config

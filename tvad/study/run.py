@@ -27,7 +27,7 @@ from tvad.evaluation import Cell, detection_key, detection_path, evaluate, evalu
 from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.params import Phase1, project_root
 from tvad.prompts import prototypes
-from tvad.record import Row, provenance, read_rows, replace_rows, write_json
+from tvad.record import Row, has_rows, provenance, replace_rows, write_json
 from tvad.scenes.types import OPEN_SET_EVENTS
 from tvad.training.cache import prune
 from tvad.training.phase1 import Phase1Config, train_heatmap, untrained_decoder
@@ -133,9 +133,8 @@ class Study:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
     def _has(self, arm: Arm, target: Target, config: str) -> bool:
-        rows = read_rows(self.rows_path) if self.rows_path.is_file() else []
-        wanted = (arm.variant, target.dataset, target.protocol, target.split, arm.seed, config)
-        return any((r.variant, r.dataset, r.protocol, r.split, r.seed, r.config) == wanted for r in rows)
+        return has_rows(self.rows_path, "split", [target.split], variant=arm.variant, dataset=target.dataset,
+                        protocol=target.protocol, seed=arm.seed, config=config)
 
     def _run_tower(self, arms: Sequence[Arm], backbone: Any, config: str) -> None:
         text = prototypes(backbone, cache_dir=self.cache)

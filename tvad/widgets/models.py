@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tvad.errors import TvadError
+from tvad.params.phase2 import not_run_for
 from tvad.record import COMPLETE
 
 DECODER, QUERIES, SPEAKER = "phase1/ahd.safetensors", "queries.safetensors", "phase2.json"
@@ -54,11 +55,15 @@ def find_models(run: Path | str) -> Found:
     return Found(run, ahd if ahd.is_file() else None, queries[0] if queries else None, speakers[0] if speakers else None)
 
 
-def load_models(run: Path | str, *, backbone: str = "qwen2.5-vl-tiny", cache_dir: Path | str | None = None) -> Models:
-    """Load what ``run`` holds; what is missing, damaged or foreign is left out and told in the result."""
+def load_models(run: Path | str, *, backbone: str = "qwen2.5-vl-tiny", cache_dir: Path | str | None = None,
+                dataset: str = "simcampus") -> Models:
+    """Load what ``run`` holds; what is missing, damaged or foreign is left out and told in the result.
+
+    dataset: that the run is of; a conversation is learned on simulated scenes alone.
+    """
     found, shown = find_models(run), _short(run)
     if found.ahd is None:
-        return Models(no_detector=f"There are no weights in {shown}/phase1 yet. In a terminal, run: make reproduce "
+        return Models(no_detector=f"There are no weights in {shown}/phase1 yet. In a terminal, run: {_remedy(run)} "
                                   "(about ten minutes), then reload this page.")
     # The page is up before these are imported.
     from tvad.backbones.qwen import QwenBackbone
@@ -72,7 +77,7 @@ def load_models(run: Path | str, *, backbone: str = "qwen2.5-vl-tiny", cache_dir
     except TvadError as error:
         return Models(no_detector=plain(error, run))
     no_queries = _add_queries(detector, found, run)
-    talker, no_talker = _talker(tower, found, shown, cache_dir)
+    talker, no_talker = _talker(tower, found, not_run_for(dataset), cache_dir)
     return Models(detector, talker, "", no_queries, no_talker, tower.name)
 
 
@@ -82,22 +87,25 @@ def _add_queries(detector: Any, found: Found, run: Path | str) -> str:
     from tvad.queries.heatmap import EventHeatmapDecoder
 
     if found.queries is None:
-        return f"Finding events by name needs its own decoder, {_short(run)}/phase1/{QUERIES}; run: make reproduce"
+        return f"Finding events by name needs its own decoder, {_short(run)}/phase1/{QUERIES}; run: {_remedy(run)}"
     try:
         queries = EventHeatmapDecoder.load(found.queries, backbone=detector.backbone).to(detector.backbone.device)
         record = found.queries.with_suffix(".json")
         scoring = Scoring.load(record) if record.is_file() else detector.scoring
     except TvadError as error:
         said = plain(error, run)
-        return said if "make reproduce" in said else f"{said}; run: make reproduce"
+        return said if "make reproduce" in said else f"{said}; run: {_remedy(run)}"
     detector.queries, detector.query_scoring = queries, scoring
     return ""
 
 
-def _talker(tower: Any, found: Found, shown: str, cache_dir: Path | str | None) -> tuple[Any, str]:
+def _talker(tower: Any, found: Found, not_run: str, cache_dir: Path | str | None) -> tuple[Any, str]:
+    if found.speaker is None and not_run:
+        return None, (f"There is no conversation with these weights: {not_run}. The model of the simulated scenes can be "
+                      "asked about your own footage: make demo VIDEOS=<a video, or a folder of videos or frames>")
     if found.speaker is None:
-        return None, (f"The conversation needs the weights of phase 2, which {shown}/phase2 does not hold yet. In a "
-                      "terminal, run: make reproduce, then reload this page.")
+        return None, (f"The conversation needs the weights of phase 2, which {_short(found.run)}/phase2 does not hold yet. "
+                      f"In a terminal, run: {_remedy(found.run)}, then reload this page.")
     from tvad.conversation import TVAU
 
     try:
@@ -110,6 +118,13 @@ def plain(error: Exception, run: Path | str) -> str:
     """An error's own words, with the folder above the run's taken off its paths."""
     base = str(Path(run).resolve().parent.parent)
     return str(error).replace(base + "/", "")
+
+
+def _remedy(run: Path | str) -> str:
+    """What makes the weights of a run: that of its own profile."""
+    folder = Path(run)
+    other = folder.parent.name == "runs" and folder.name != "tiny"
+    return f"make reproduce PROFILE={folder.name}" if other else "make reproduce"
 
 
 def _short(run: Path | str) -> str:

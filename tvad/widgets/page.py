@@ -230,7 +230,8 @@ class DemoPage:
 
     # ---- in the background
     def _start(self) -> None:
-        models = self._load(self.params.run, backbone=self.params.backbone, cache_dir=project_root() / "data" / "cache")
+        models = self._load(self.params.run, backbone=self.params.backbone, cache_dir=project_root() / "data" / "cache",
+                            dataset=self.params.dataset)
         self.session.models = models
         self.offers, trouble = self._offer(self.params)
         if models.detector is None:

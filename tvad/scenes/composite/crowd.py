@@ -69,7 +69,10 @@ def event(site: Site, rng: np.random.Generator, kind: str) -> list[Pasted]:
     """The actors of one event at an instant at which it happens in view; an empty list where the draws found none."""
     for _ in range(_TRIES):
         place = site.place(rng)
-        actors = _MAKERS[kind](place, rng, _DURATION)
+        try:
+            actors = _MAKERS[kind](place, rng, _DURATION)
+        except ValueError:      # moved aside, the way through this place runs out of view: another place
+            continue
         times = np.sort(rng.uniform(0, _DURATION, 12))
         states = [actors[0].state(float(time)) for time in times]
         fitting = [time for time, state in zip(times, states) if state.present and state.anomalous

@@ -20,9 +20,18 @@ class AdaptConfig(Optimization):
     videos with masks that the decoder was first trained on, ``val_composites`` and ``val_normal`` of held-out footage.
     ``held_out``: share of the videos (of the time, below four videos) kept for validation.  ``shares``: of a batch, in
     the order composites, normal, rehearsal.  ``gaps``: frames between the two of a pair, () for the one at which
-    people move as far as simulated ones do.  ``events``: kinds to paste, () for all
+    people move as far as simulated ones do.  ``zooms``: how many times as large the tower may see the
+    pictures; the one at which pasted events stand out most is taken (``zoom.py``).  ``events``: kinds to paste, () for all
     that a pair can show.  ``refilmed``: share of the training pairs that are seen through another camera's photometry.
-    ``oneclass``: make the bank of normal patches.  ``fusion``: evidence of the detector left behind.
+    ``oneclass``: make the bank of normal patches, which only evidence that counts it needs.  ``fusion``: evidence of the
+    detector left behind.
+    Scores: ``smoothing`` over time as the model has it in "frames", or with the people's "pace"; ``spot``: the patches that
+    count are as many as a "person" covers, or the "model"'s share of all.  ``thresholds`` of regions, 0.5 being the level
+    that one held-out normal patch in a thousand passes.
+    Tower: ``tower_rank`` of its low-rank adapter (0: frozen), trained for ``tower_steps`` from the decoder adapted to the
+    frozen tower, blocks before ``tower_first`` left as they are; a step sees ``tower_batch`` crops of ``tower_crop`` pixels
+    or, in a share of ``tower_whole`` of the steps, whole frames of as many patches; ``tower_rate``: of the adapter;
+    ``tower_after``: steps of the decoder alone on the adapted tower.
     Raises :class:`ParameterError` for values outside these choices.
     """
     phase: ClassVar[str] = "adapt"
@@ -42,18 +51,43 @@ class AdaptConfig(Optimization):
     held_out: float = 0.25
     shares: tuple[float, float, float] = (0.55, 0.25, 0.20)
     gaps: tuple[int, ...] = ()
+    zooms: tuple[float, ...] = (1.0, 1.25, 1.5)
     refilmed: float = 0.0
     events: tuple[str, ...] = ()
     people: float = 1.5
-    oneclass: bool = True
+    oneclass: bool = False
+    smoothing: str = "pace"
+    spot: str = "person"
+    thresholds: tuple[float, ...] = (0.4,)
+    tower_rank: int = 0
+    tower_first: int = 1
+    tower_steps: int = 700
+    tower_batch: int = 24
+    tower_crop: int = 120
+    tower_whole: float = 0.3
+    tower_rate: float = 2e-3
+    tower_after: int = 500
     fusion: Fusion = Fusion()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         # Two composites: one with an event, one without.
-        self.check_least(composites=2, normal=1, val_composites=2, val_normal=1, patches_per_pair=0, rehearsal=0)
+        self.check_least(composites=2, normal=1, val_composites=2, val_normal=1, patches_per_pair=0, rehearsal=0,
+                         tower_rank=0, tower_first=0, tower_steps=1, tower_batch=1, tower_crop=1, tower_after=1)
+        object.__setattr__(self, "thresholds", tuple(float(value) for value in self.thresholds))
+        if not self.thresholds or not all(0 < value < 1 for value in self.thresholds):
+            raise ParameterError(f"adapt: thresholds {self.thresholds} must be numbers in (0, 1), at least one")
+        if self.smoothing not in ("pace", "frames"):
+            raise ParameterError(f"adapt: smoothing {self.smoothing!r} must be pace or frames")
+        if self.spot not in ("person", "model"):
+            raise ParameterError(f"adapt: spot {self.spot!r} must be person or model")
+        if not 0 <= self.tower_whole <= 1 or not self.tower_rate > 0:
+            raise ParameterError(f"adapt: tower_whole {self.tower_whole} must be in 0..1 and tower_rate {self.tower_rate} "
+                                 "above 0")
         if min(self.gaps, default=1) < 1 or len(set(self.gaps)) < len(self.gaps):
             raise ParameterError(f"adapt: gaps {self.gaps} must be different numbers from 1")
+        if min(self.zooms, default=0) <= 0 or len(set(self.zooms)) < len(self.zooms):
+            raise ParameterError(f"adapt: zooms {self.zooms} must be different numbers above 0, one at least")
         if self.target_rule not in RULES or not 0 <= self.refilmed <= 1:
             raise ParameterError(f"adapt: target_rule {self.target_rule!r} must be one of {', '.join(RULES)} and refilmed "
                                  f"{self.refilmed} in 0..1")

@@ -33,6 +33,8 @@ from tvad.training.losses import pixel_loss
 from tvad.training.phase1 import patch_batch
 
 _CHUNK = 32
+# Settings that the weights do not depend on by themselves.
+LATER = ("fusion", "oneclass", "smoothing", "spot", "thresholds")
 
 
 @dataclass
@@ -89,12 +91,13 @@ def quality(maps: Float[np.ndarray, "n h w"], targets: UInt8[np.ndarray, "n h w"
 
 
 def fine_tune(decoder: AnomalyHeatmapDecoder, sources: Sequence[Source], held_out: HeldOut, *, config: AdaptConfig,
-              prototypes: Float[Tensor, "2 d"], folder: Path, identity: str, device: Any = "cpu",
-              stop_after: int | None = None, progress: bool = True) -> RunState:
+              prototypes: Float[Tensor, "2 d"], folder: Path, identity: str, top_fraction: float = 0.01,
+              device: Any = "cpu", stop_after: int | None = None, progress: bool = True) -> RunState:
     """Train ``decoder`` in place from its current weights; the best weights are in the state that is returned.
 
     ``identity``: hash of what the decoder was before and of its backbone; with configuration and data it names the
-    checkpoints under ``folder``. ``stop_after``: end early after that many steps, as an interruption would.
+    checkpoints under ``folder``. ``top_fraction``: of the patches, for the pairs' scores. ``stop_after``: end early after
+    that many steps, as an interruption would.
     """
     for source in sources:
         source.prepare(config)
@@ -104,7 +107,7 @@ def fine_tune(decoder: AnomalyHeatmapDecoder, sources: Sequence[Source], held_ou
     state = store.load(decoder, optimizer)
     if state is None:
         state = RunState(step=0, history=[], best=None, best_weights=None, losses=[])
-        _validate(decoder, held_out, targets, labels, prototypes, state, device)
+        _validate(decoder, held_out, targets, labels, prototypes, state, device, top_fraction)
     decoder.train()
     bar = tqdm(total=config.steps, initial=state.step, desc="adapting", unit="step", disable=not progress)
     while state.step < config.steps and (stop_after is None or state.step < stop_after):
@@ -112,7 +115,7 @@ def fine_tune(decoder: AnomalyHeatmapDecoder, sources: Sequence[Source], held_ou
         state.step += 1
         bar.update()
         if state.step % config.validate_every == 0 or state.step == config.steps:
-            _validate(decoder, held_out, targets, labels, prototypes, state, device)
+            _validate(decoder, held_out, targets, labels, prototypes, state, device, top_fraction)
             latest = state.history[-1]
             bar.set_postfix(pixel=f"{latest['val_pixel_auroc']:.4f}", micro=f"{latest['val_micro_auc']:.4f}")
             store.save(state, decoder, optimizer)
@@ -123,7 +126,9 @@ def fine_tune(decoder: AnomalyHeatmapDecoder, sources: Sequence[Source], held_ou
 def run_key(sources: Sequence[Source], held_out: HeldOut, config: AdaptConfig, prototypes: Float[Tensor, "2 d"],
             identity: str) -> str:
     """Hash of all that decides the adapted weights."""
-    settings = {name: value for name, value in asdict(config).items() if name not in ("fusion", "oneclass")}
+    # What the tower's adapter was trained with lies in ``identity``, by its values.
+    settings = {name: value for name, value in asdict(config).items()
+                if name not in LATER and not name.startswith("tower_")}
     parts = [settings, identity, [[source.name, source.share, source.pairs.key] for source in sources],
              held_out.composites.key, held_out.normal.key, hashlib.sha256(prototypes.cpu().numpy().tobytes()).hexdigest()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -171,12 +176,12 @@ def _batch(source: Source, rows: np.ndarray, config: AdaptConfig, variant: str, 
 
 
 def _validate(decoder: AnomalyHeatmapDecoder, held_out: HeldOut, targets: np.ndarray, labels: np.ndarray,
-              prototypes: Float[Tensor, "2 d"], state: RunState, device: Any) -> None:
+              prototypes: Float[Tensor, "2 d"], state: RunState, device: Any, top_fraction: float) -> None:
     """Add a record; keep the weights if they are the best so far (ties: the earlier)."""
     decoder.eval()
     maps = np.concatenate([odds_of(decoder, pairs, prototypes, device) for pairs in (held_out.composites, held_out.normal)])
     decoder.train()
-    record: dict[str, Any] = {"step": state.step, **quality(maps, targets, labels)}
+    record: dict[str, Any] = {"step": state.step, **quality(maps, targets, labels, top_fraction=top_fraction)}
     if state.losses:
         record["train_loss"] = float(np.mean(state.losses))
     state.history.append(record)

@@ -21,6 +21,8 @@ def as_text(report: Mapping[str, Any]) -> str:
         f"{best['val_pixel_auroc']:.4f} after; micro AUC {before['val_micro_auc']:.4f} before, {best['val_micro_auc']:.4f} "
         f"after (step {best['step']})",
         f"frames between the two of a pair: {', '.join(map(str, report['config']['gaps']))}",
+        *_of_zoom(report),
+        *_of_tower(report),
         "", f"{'evidence':44} pixel   micro   hard    pasted  clip spread",
     ]
     for title, found in report["options"].items():
@@ -33,3 +35,22 @@ def as_text(report: Mapping[str, Any]) -> str:
     if site["people"] < 12:
         lines.insert(1, "WARNING: hardly any people were seen; scale and paths are guesses, give footage with more people")
     return "\n".join(lines) + "\n"
+
+
+def _of_zoom(report: Mapping[str, Any]) -> list[str]:
+    """How large the pictures are seen, and what was tried."""
+    tried = ", ".join(f"{zoom} {value:.3f}" for zoom, value in report["zooms"].items())
+    told = f" (events against real pairs, AUC: {tried})" if tried else ""
+    return [f"seen {report['config']['zooms'][0]:g} times as large{told}"]
+
+
+def _of_tower(report: Mapping[str, Any]) -> list[str]:
+    """What adapting the tower changed, where it was adapted."""
+    if "tower" not in report:
+        return ["tower: frozen"]
+    frozen, losses, config = report["tower"]["frozen"], report["tower"]["losses"], report["config"]
+    told = f"loss {losses[0]['train_loss']:.4f} at first, {losses[-1]['train_loss']:.4f} at last; " if losses else ""
+    hard = next(iter(frozen["options"].values()), {}).get("hard_auc", float("nan"))
+    return [f"tower: low-rank adapter of rank {config['tower_rank']}, {config['tower_steps']} steps, {told}with the frozen "
+            f"tower pixel AUROC {frozen['best']['val_pixel_auroc']:.4f}, micro AUC {frozen['best']['val_micro_auc']:.4f}, "
+            f"hard {hard:.4f}"]

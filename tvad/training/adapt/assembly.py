@@ -1,0 +1,149 @@
+"""From trained weights to a detector: levels of the camera's normal footage, a scale, and what validation says of each
+choice of evidence."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from tvad.adaptation.detector import AdaptedDetector
+from tvad.adaptation.evidence import Calibration, Fusion, Levels, fuse
+from tvad.adaptation.oneclass import NormalBank
+from tvad.detection import Scoring, top_mean
+from tvad.metrics.frame import micro_auc
+from tvad.training.adapt.config import AdaptConfig
+from tvad.training.adapt.loop import HeldOut, by_kind, odds_of, quality
+from tvad.training.cache import PairSet
+
+_ALARM = 0.999   # share of held-out normal patches below the middle of the scale
+
+
+@dataclass
+class CameraPairs:
+    """Cached pairs of one gap: ``composites`` and real ``normal`` ones of training footage, ``held_out`` ones, and the
+    virtual videos of the held-out composites."""
+    composites: PairSet
+    normal: PairSet
+    held_out: HeldOut
+    val_videos: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """``detector``: as configured; ``options``: validation figures of every choice of evidence; ``choices``: the same
+    weights with each of them."""
+    detector: AdaptedDetector
+    options: Mapping[str, Mapping[str, Any]]
+    choices: Mapping[str, AdaptedDetector]
+
+
+def assemble(backbone: Any, decoder: Any, prototypes: Any, pairs: Mapping[int, CameraPairs], *, config: AdaptConfig,
+             scoring: Scoring, key: str) -> Assembly:
+    """The detector of a backbone and a decoder that were adapted to the camera of ``pairs`` (by gap)."""
+    text, device = prototypes.float(), getattr(backbone, "device", "cpu")
+    main = pairs[config.gaps[0]]
+    bank = _bank(main.normal, np.arange(len(main.normal)), config.seed) if config.oneclass else None
+    usual = _usual(decoder, text, device, bank, pairs, config)
+    levels = {name: Levels.fit(values) for name, values in usual.items()}
+    first = main.held_out
+    seen = [_evidence(decoder, text, device, bank, {gap: getattr(each.held_out, name) for gap, each in pairs.items()})
+            for name in ("composites", "normal")]
+    val = {name: np.concatenate([seen[0][name], seen[1][name]]) for name in seen[0]}
+    kinds = [kinds for video in main.val_videos for kinds in video.text["kinds"]] + [()] * len(first.normal)
+    scoring = replace(scoring, chosen_on=scoring.chosen_on or "given")
+    whole = AdaptedDetector(backbone, decoder, text, _calibrated(levels, seen[1], config.fusion), config.fusion, bank,
+                            scoring, key=key)
+    options, detectors, targets = {}, {}, first.targets()
+    for title, fusion in choices(config, bank is not None).items():
+        detectors[title] = replace(whole, fusion=fusion, calibration=_calibrated(levels, seen[1], fusion))
+        maps = fuse(val, detectors[title].calibration, fusion)
+        scores = top_mean(maps, scoring.top_fraction)
+        options[title] = {**quality(maps, targets, first.labels, top_fraction=scoring.top_fraction),
+                          **clip_spread(scores, first), "by_kind": by_kind(scores, first.labels, kinds)}
+    return Assembly(whole, options, detectors)
+
+
+def _evidence(decoder: Any, text: Any, device: Any, bank: NormalBank | None,
+              pairs: Mapping[int, PairSet]) -> dict[str, np.ndarray]:
+    """All evidence on sets of pairs by gap, as :func:`tvad.adaptation.evidence.fuse` takes it."""
+    found = {}
+    for gap, each in pairs.items():
+        found[f"heat@{gap}"] = odds_of(decoder, each, text, device)
+        if bank is not None:
+            found[f"oneclass@{gap}"] = _distances(bank, each, np.arange(len(each)))
+    return found
+
+
+def _usual(decoder: Any, text: Any, device: Any, bank: NormalBank | None, pairs: Mapping[int, CameraPairs],
+           config: AdaptConfig) -> dict[str, np.ndarray]:
+    """All evidence on the normal pairs of training, from which levels are taken.
+
+    Patches that a bank holds are at no distance from it, so each half is scored by a bank of the other half.
+    """
+    found = _evidence(decoder, text, device, None, {gap: each.normal for gap, each in pairs.items()})
+    if bank is None:
+        return found
+    main = pairs[config.gaps[0]].normal
+    halves = np.array_split(np.arange(len(main)), 2)
+    others = [_bank(main, rows, config.seed) if len(rows) else bank for rows in reversed(halves)]
+    for gap, each in pairs.items():
+        parts = zip(others, np.array_split(np.arange(len(each.normal)), 2))
+        found[f"oneclass@{gap}"] = np.concatenate([_distances(other, each.normal, rows) for other, rows in parts
+                                                   if len(rows)])
+    return found
+
+
+def choices(config: AdaptConfig, bank: bool) -> dict[str, Fusion]:
+    """The combinations of evidence that validation compares."""
+    one = config.gaps[:1]
+    found = {"heat": Fusion("none", 0.0, one), "heat by place": Fusion("place", 0.0, one)}
+    if bank:
+        found |= {f"heat by place + oneclass {weight:g}": Fusion("place", weight, one) for weight in (0.25, 0.5, 1.0)}
+        found["oneclass alone"] = Fusion("place", 1.0, one, heat=0.0)
+    if len(config.gaps) > 1:
+        found["heat by place, all gaps"] = Fusion("place", 0.0, config.gaps)
+        if bank:
+            found["heat by place + oneclass 0.5, all gaps"] = Fusion("place", 0.5, config.gaps)
+    return found
+
+
+def clip_spread(scores: np.ndarray, held_out: HeldOut) -> dict[str, float]:
+    """How comparable clips are: spread of the clips' mean normal scores, in spreads of normal scores within a clip; micro
+    AUC against the tenth of the real normal pairs that look worst; and of composites of ordinary people against real
+    normal pairs (``paste_auc``: 0.5 where being pasted is no cue)."""
+    normal, videos = scores[len(held_out.composites):], held_out.normal.videos
+    clips = [normal[videos == video] for video in np.unique(videos)]
+    within = float(np.mean([clip.std() for clip in clips])) + 1e-9
+    composites, shown = scores[:len(held_out.composites)], held_out.events == 1
+    events, pasted = composites[shown], composites[~shown]
+    worst = np.sort(normal)[-max(1, len(normal) // 10):]
+    return {"clip_spread": float(np.std([clip.mean() for clip in clips]) / within), "hard_auc": _auc(events, worst),
+            "paste_auc": _auc(pasted, normal)}
+
+
+def _auc(above: np.ndarray, below: np.ndarray) -> float:
+    labels = np.concatenate([np.ones(len(above), np.uint8), np.zeros(len(below), np.uint8)])
+    return float(micro_auc([np.concatenate([above, below])], [labels]))
+
+
+def _calibrated(levels: dict[str, Levels], normal: dict[str, np.ndarray], fusion: Fusion) -> Calibration:
+    """The scale on which held-out normal footage, which no decoder was trained on, gives its share of alarms."""
+    fused = fuse(normal, Calibration(levels), fusion)
+    zero, half = float(np.quantile(fused, _ALARM)), float(np.median(fused))
+    return Calibration(levels, zero, max(0.5 * (zero - half), 1e-3))
+
+
+def _bank(pairs: PairSet, rows: np.ndarray, seed: int) -> NormalBank:
+    return NormalBank.fit(lambda: _batches(pairs, rows), seed=seed)
+
+
+def _distances(bank: NormalBank, pairs: PairSet, rows: np.ndarray) -> np.ndarray:
+    return np.concatenate([bank.score(taps).numpy() for taps in _batches(pairs, rows)])
+
+
+def _batches(pairs: PairSet, rows: np.ndarray) -> Iterator[list[torch.Tensor]]:
+    for first in range(0, len(rows), 32):
+        yield pairs.read(rows[first:first + 32])
