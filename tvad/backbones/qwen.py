@@ -235,7 +235,7 @@ class QwenBackbone:
         import copy
 
         if getattr(self, "tower_adapter", None) is not None:
-            raise BackboneError(f"{self.name}: its tower was adapted at zoom {self.zoom:g}; enlarge the backbone before that")
+            raise BackboneError(f"{self.name}: its tower was adapted at zoom {self.zoom:g}; enlarge the backbone first")
         if not 0 < zoom < float("inf"):
             raise BackboneError(f"{self.name}: zoom {zoom} must be a positive number")
         twin = copy.copy(self)
