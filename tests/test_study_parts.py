@@ -18,6 +18,7 @@ from tvad.datasets.base import Video
 from tvad.detection import Scoring
 from tvad.detector import StaticView
 from tvad.errors import MissingPhaseError, ParameterError
+from tvad.evaluation.detectors import title_of
 from tvad.metrics import tracks_from_masks
 from tvad.params import Phase1
 from tvad.record import QUERIED, Row, read_rows
@@ -153,6 +154,10 @@ def test_an_adaptation_gives_its_rows_and_those_of_its_parts(adapted, capsys):
     seen = backbone.seen
     adapted(seeds=(0,))[0].run()
     assert "0 of 5 adaptations to do" in capsys.readouterr().out and backbone.seen == seen and read_rows(path) == rows
+
+
+def test_every_row_of_the_camera_study_has_a_title():
+    assert all(title_of("t-vad", variant) != f"t-vad ({variant})" for variant in camera.VARIANTS)
 
 
 def test_the_key_of_the_camera_study_knows_composites_and_clips(adapted, monkeypatch):

@@ -10,7 +10,8 @@ import ctypes
 import os
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3       # numbers of mallopt(3), from malloc.h
-_KEPT, _LARGEST = 2**31 - 1, 2**30              # bytes kept for reuse; blocks above are mapped one by one, as ever
+_KEPT = 2**31 - 1                               # bytes kept for reuse
+_LARGEST = (2**30, 2**25)                       # blocks above are mapped one by one, as ever; older glibc takes the second
 _STATED = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 
 
@@ -24,4 +25,6 @@ def keep_freed_memory() -> bool:
     if any(os.environ.get(name) for name in _STATED):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    return mallopt is not None and bool(mallopt(_MMAP_THRESHOLD, _LARGEST)) and bool(mallopt(_TRIM_THRESHOLD, _KEPT))
+    if mallopt is None or not any(mallopt(_MMAP_THRESHOLD, size) for size in _LARGEST):
+        return False
+    return bool(mallopt(_TRIM_THRESHOLD, _KEPT))

@@ -78,7 +78,11 @@ def entry_of(name: str) -> Entry:
 
 # Variants that studies measure and that no name opens: they belong to the camera that they were adapted to.
 ADAPTED: dict[str, str] = {
-    "adapted": "T-VAD, adapted to the camera", "adapted-frozen": "T-VAD, adapted, tower frozen",
+    "adapted": "T-VAD, adapted to the camera", "adapted-frozen": "T-VAD, adapted, tower frozen (the default)",
+    "adapted-tower": "T-VAD, adapted, the tower too", "adapted-native-size": "T-VAD, adapted, pictures not enlarged",
+    "adapted-smoothed-in-frames": "T-VAD, adapted, smoothed over frames, not by pace",
+    "adapted-top-percent": "T-VAD, adapted, scored over the top percent",
+    "adapted-five-thresholds": "T-VAD, adapted, regions at five thresholds",
     "adapted-levels": "T-VAD, adapted, heat by place", "adapted-oneclass": "T-VAD, adapted, with a one-class score",
     "adapted-oneclass-alone": "T-VAD, one-class score alone", "simulated-only": "T-VAD, from simulation alone",
     "adapted-control-static": "T-VAD, adapted, without motion (control)",

@@ -60,7 +60,7 @@ _PATH = ("there", *(field.name for field in STORY if field.place))
 DRESS = tuple(field for field in STORY if field.name in ("top", "bottom"))
 
 
-# What is said of a thing, word by word, as texts of the language model's schooling say it (``pretrain.reports``).
+# What is said of a thing, word by word, as texts of the language model's schooling say it (``pretrain.stories``).
 SENTENCES: tuple[str | Field, ...] = tuple(
     next((field for field in STORY if f"{{{field.name}}}" == word), word) for word in (
         "It is a person in a {top} top and {bottom} trousers {motion} a {colour} {thing} . It is {motion} . It comes from "

@@ -49,7 +49,7 @@ SCORED: Mapping[str, tuple[str, ...]] = {
 }
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)      # of the last of them
 RANK = 16       # of the tower's adapter where the default leaves the tower as it is
-# Rows from one adaptation by the choice of evidence that they use (``tvad.training.adapt.run.choices``).
+# Rows from one adaptation by the choice of evidence that they use (``tvad.training.adapt.assembly.choices``).
 PARTS: Mapping[str, str] = {
     "adapted-levels": "heat by place",
     "adapted-oneclass": "heat by place + oneclass 0.5",

@@ -69,6 +69,15 @@ def key_of(*stages) -> str:
     return hashlib.sha256(facts.encode()).hexdigest()[:12]
 
 
+def told_hash() -> str:
+    """Hash of what decides the invented reports: their teller and the wordings it takes."""
+    from tvad.backbones.pretrain import stories
+    from tvad.language import english, grammar, phrasings
+
+    sources = b"".join(Path(module.__file__).read_bytes() for module in (stories, english, grammar, phrasings))
+    return hashlib.sha256(sources).hexdigest()[:8]
+
+
 def round_to_half(module: torch.nn.Module) -> None:
     """Round the parameters to what half precision can hold; buffers such as rotary frequencies stay exact."""
     for parameter in module.parameters():
@@ -204,8 +213,8 @@ def main(arguments: list[str] | None = None) -> Path:
     if chosen.stop_after == "reading":
         recipe["reading"] = asdict(third)
         results["answers_right_before_reading"] = results["answers_right"]
-        results["reading"] = read_on(model, processor, third, second, work=blocks / f"reading-{started}-{key_of(third)}",
-                                     blocks=blocks, device=chosen.device)
+        room = blocks / f"reading-{started}-{key_of(third)}-{told_hash()}"
+        results["reading"] = read_on(model, processor, third, second, work=room, blocks=blocks, device=chosen.device)
         results["answers_right"] = answers_right(model, processor, **unseen)
     # A resumed stage states its last process alone, so this sum is a lower bound.
     results["minutes_of_stages"] = sum(results[name]["minutes"] for name in ("vision", "language", "reading")

@@ -222,8 +222,10 @@ def _plain_attention(model: Any) -> Iterator[None]:
     before = text._attn_implementation
     if model.device.type == "cpu":
         text._attn_implementation = "eager"
-    yield
-    text._attn_implementation = before
+    try:
+        yield
+    finally:
+        text._attn_implementation = before
 
 
 @torch.inference_mode()
