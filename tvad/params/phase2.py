@@ -51,17 +51,17 @@ class Phase2(RunParameters):
                               high=65_536, smoke=4)
     word_blobs: int = setting(1000, "different blobs in them", low=1, high=1_000_000, smoke=8)
     taught_rate: float = setting(0.1, "share of its rate at which it learns on afterwards", low=0.0, high=0.99)
-    blob_steps: int = setting(240, "steps of the first stage, synthetic blobs told in words or drawn", low=0,
+    blob_steps: int = setting(80, "steps of the first stage, synthetic blobs told in words or drawn", low=0,
                               high=1_000_000, smoke=2)
     blob_batch: int = setting(8, "blobs of one of these steps", low=1, high=65_536, smoke=2)
     blob_share: float = setting(0.17, "share of blobs in the batches after them", low=0.0, high=0.9)
-    steps: int = setting(150, "steps of conversations", low=1, high=1_000_000, smoke=4)
+    steps: int = setting(80, "steps of conversations", low=1, high=1_000_000, smoke=4)
     scene_share: float = setting(0.05, "share of these that is the scene stage", low=0.0, high=0.9)
     skipped_share: float = setting(0.3, "share of the anomaly stage's conversations of which some turns are left out",
                                    low=0.0, high=1.0)
     asked: str = setting("core", "questions of the anomaly stage: the six core ones, or all", choices=("core", "all"))
     batch_size: int = setting(6, "conversations of a step", low=1, high=65_536, smoke=4)
-    validate_every: int = setting(78, "steps between validations", low=1, high=1_000_000, smoke=3)
+    validate_every: int = setting(80, "steps between validations", low=1, high=1_000_000, smoke=3)
     val_conversations: int = setting(48, "conversations that validate; 0: all", low=0, smoke=4)
     learning_rate: float = setting(5e-3, "peak learning rate of LoRA; big models want 2e-4", low=1e-8, high=1.0)
     region_learning_rate: float = setting(3e-4, "that of region encoder and token rows", low=1e-8, high=1.0)
