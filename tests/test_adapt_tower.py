@@ -18,7 +18,7 @@ from tvad.adaptation.tower import PARTS, attach, digest_of, is_adapted, load_tow
 from tvad.backbones.qwen import QwenBackbone
 from tvad.checkpoints import read_weights, write_weights
 from tvad.detection import DEFAULT_SCORING
-from tvad.errors import BackboneError, CheckpointError, ParameterError
+from tvad.errors import BackboneError, CheckpointError, DatasetError, ParameterError
 from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.training.adapt import AdaptConfig, adapt
 from tvad.training.adapt.pairs import normal_videos, pair_starts, split
@@ -197,6 +197,25 @@ def test_pictures_are_the_pairs_as_the_tower_gets_them(clips, backbone, tmp_path
                       progress=False).frames.shape == (5, 2, 40, 60, 3)
 
 
+def test_an_enlarged_tower_learns_from_enlarged_pictures(clips, backbone, tmp_path):
+    large = backbone.enlarged(1.5)
+    videos = normal_videos(split(clips, 0.25, gap=1)[0], 2, gap=1, reach=1, seed=0)
+    made = photograph("normal", videos, pair_starts(videos), 1.0, backbone=large, config=SMALL, folder=tmp_path,
+                      progress=False)
+    _, grid = large.patches(videos[0].frames.read(0, 2))
+    assert made.targets.shape[1:] == made.change.shape[1:] == grid[1:] != backbone.patches(clips[0].read(0, 2))[1][1:]
+    assert made.frames.shape[2:4] == tuple(10 * side for side in grid[1:]) == large.seen_size(*SIZE)
+    assert backbone.seen_size(*SIZE) == backbone.input_size(*SIZE) == large.input_size(*SIZE)
+
+
+def test_a_backbone_that_cannot_be_adapted_is_refused_before_the_survey(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr("tvad.training.adapt.run.survey", lambda *_, **__: pytest.fail("surveyed first"))
+    model = SimpleNamespace(backbone=FakeBackbone())
+    with pytest.raises(BackboneError, match="fake: has no tower of blocks .* use tower_rank=0"):
+        adapt(model, clips, output_dir=tmp_path / "out", config=SMALL, cache_dir=tmp_path, progress=False)
+    assert not (tmp_path / "out").exists()
+
+
 def test_training_learns_and_a_broken_run_goes_on(backbone, text, tmp_path):
     sources = [source_of(), replace(source_of(event=False, size=(40, 60)), name="rehearsal")]     # of another size
 
@@ -221,6 +240,10 @@ def test_training_learns_and_a_broken_run_goes_on(backbone, text, tmp_path):
     assert digest_of(whole.adapter) == digest_of(broken.adapter) != digest_of(attach(backbone, rank=2, seed=3).adapter)
 
 
+def stop_here(*_, **__):
+    raise DatasetError("this far")
+
+
 def test_an_adaptation_with_its_tower_leaves_both_detectors(backbone, text, clips, tmp_path):
     model = SimpleNamespace(backbone=backbone, decoder=decoder_for(backbone), prototypes=text, scoring=DEFAULT_SCORING)
     result = adapt(model, clips, output_dir=tmp_path / "out", config=SMALL, cache_dir=tmp_path / "cache", progress=False)
@@ -240,6 +263,13 @@ def test_an_adaptation_with_its_tower_leaves_both_detectors(backbone, text, clip
     alone = adapt(model, clips, output_dir=tmp_path / "alone", config=replace(SMALL, tower_rank=0, fusion=Fusion()),
                   cache_dir=tmp_path / "cache", progress=False)
     np.testing.assert_array_equal(alone.detector.detect(clips[3]).raw_scores, frozen.detect(clips[3]).raw_scores)
+    with pytest.MonkeyPatch.context() as patch:     # the same camera into the same folder, its tower left as it is
+        patch.setattr("tvad.training.adapt.run.choose_zoom", lambda *_, **__: pytest.fail("tried again"))
+        with pytest.raises(DatasetError, match="this far"):
+            patch.setattr("tvad.training.adapt.run.fine_tune", stop_here)
+            adapt(model, clips, output_dir=tmp_path / "out", config=replace(SMALL, tower_rank=0),
+                  cache_dir=tmp_path / "cache", progress=False)
+    assert not (tmp_path / "out" / "frozen").exists()
     (tmp_path / "out" / "tower.safetensors").unlink()
     with pytest.raises(CheckpointError, match="tower.safetensors: no such weight file; adapt again"):
         AdaptedDetector.load(tmp_path / "out", backbone, prototypes=text)

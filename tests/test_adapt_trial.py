@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from composite_footage import toy_footage
-from training_fakes import SIZE, FakeBackbone
+from training_fakes import GRID, SIZE, FakeBackbone
 
 from tvad.datasets.base import Video
 from tvad.detection import DEFAULT_SCORING, Scoring, top_mean
@@ -55,6 +55,34 @@ def test_a_scene_is_adapted_to_by_its_normal_videos_and_judged_on_the_others(mod
         assert set(one["whole"]) == set(one["pieces"]) == set(SCORES) and 0 <= one["pixel_auroc"] <= 1
     with pytest.raises(DatasetError, match="1 normal videos of 2; a scene needs two, and one with an event"):
         trial(model, scene[2:], output_dir=tmp_path, config=TINY)
+
+
+class Enlargeable(FakeBackbone):
+    """Its maps have ``zoom`` times as many rows and columns."""
+    zoom = 1.0
+
+    def enlarged(self, zoom):
+        twin = Enlargeable(f"fake-{zoom:g}")
+        twin.zoom = zoom
+        return twin
+
+    def see_many(self, clips, *, tokens=False):
+        rows, columns = (np.arange(round(side * self.zoom)) * side // round(side * self.zoom) for side in GRID)
+        return [replace(sight, taps=tuple(tap[:, rows][:, :, columns] for tap in sight.taps))
+                for sight in super().see_many(clips, tokens=tokens)]
+
+
+def test_a_detector_of_enlarged_pictures_is_compared_with_one_that_sees_them_as_they_are(model, tmp_path, monkeypatch):
+    scene = [*(yard(f"normal{n}", n, anomalous=False) for n in range(3)), yard("event", 9, anomalous=True)]
+    seen = {}
+    from tvad.training.adapt import trial as module
+    monkeypatch.setattr(module, "pixel_auroc", lambda maps, masks: seen.update(
+        {maps[0].shape[1:]: [(one.shape, mask.shape, int(mask.sum())) for one, mask in zip(maps, masks)]}) or 0.5)
+    trial(SimpleNamespace(**{**vars(model), "backbone": Enlargeable()}), scene, output_dir=tmp_path,
+          config=replace(TINY, zooms=(1.5,)), cache_dir=tmp_path / "cache", progress=False)
+    assert set(seen) == {GRID, (9, 14)}
+    for each in seen.values():
+        assert all(maps == masks for maps, masks, _ in each) and each[-1][2] > 0
 
 
 def test_a_score_that_compares_a_clip_with_itself_fails_where_it_is_anomalous_throughout():

@@ -11,8 +11,8 @@ from torch import nn
 
 from tvad.scenes.composite.compose import Compositor
 from tvad.scenes.composite.survey import survey
-from tvad.training.adapt.pairs import split
-from tvad.training.adapt.zoom import choose_zoom
+from tvad.training.adapt.pairs import Stretch, split
+from tvad.training.adapt.zoom import choose_zoom, remembered
 
 
 class Eye:
@@ -56,6 +56,43 @@ def test_the_smallest_of_the_best_is_chosen(camera, sharp, wanted):
                                 gap=1, count=6)
     assert chosen == wanted
     assert found == {f"{zoom:g}": (1.0 if zoom in sharp else 0.5) for zoom in (1.0, 1.5, 2.0)}
+
+
+def test_clips_without_room_for_a_pair_are_said_by_whoever_makes_pairs(camera):
+    compositor, parts, _ = camera
+    for zooms, wanted in (((2.0, 1.0, 1.5), 1.0), ((2.0, 1.5), 1.5)):
+        assert choose_zoom(None, Heat(), torch.zeros(2, 3), compositor, parts, zooms=zooms, gap=40) == (wanted, {})
+
+
+def test_of_many_clips_only_as_many_are_tried_as_there_are_pairs_to_make(monkeypatch):
+    asked = []
+    monkeypatch.setattr("tvad.training.adapt.zoom._pairs",
+                        lambda compositor, part, count, gap, number: asked.append((part.start, count, number)) or [])
+
+    def pairs_of(count, lengths):
+        asked.clear()
+        parts = [Stretch(None, number, number + length) for number, length in enumerate(lengths)]
+        choose_zoom(None, Heat(), torch.zeros(2, 3), None, parts, zooms=(1.0, 1.5), gap=1, count=count)
+        return list(asked)
+
+    assert pairs_of(48, [20] * 12) == [(number, 4, number) for number in range(12)]     # few: as they come
+    assert pairs_of(3, [20] * 9) == [(0, 1, 0), (4, 1, 4), (8, 1, 8)]
+    assert pairs_of(3, [1, 20, 20, 1, 20, 1]) == [(1, 1, 1), (2, 1, 2), (4, 1, 4)]      # those with room alone
+
+
+def test_a_choice_is_kept_for_what_decides_it(tmp_path):
+    made, path = [], tmp_path / "zoom.json"
+
+    def choose():
+        made.append(1)
+        return 1.25, {"1": 0.5, "1.25": 0.75}
+
+    for key, times in (("a", 1), ("a", 1), ("b", 2)):
+        assert remembered(path, key, choose) == (1.25, {"1": 0.5, "1.25": 0.75}) and len(made) == times
+    for damaged in ("{", "[]", '{"key": "b"}'):
+        path.write_text(damaged)
+        assert remembered(path, "b", choose)[0] == 1.25
+    assert len(made) == 5
 
 
 def test_a_single_magnification_is_not_tried(camera):

@@ -18,7 +18,7 @@ from tvad.datasets.base import Event, Video, open_dataset
 from tvad.detection import Scoring, finish
 from tvad.detector import TVAD
 from tvad.errors import CheckpointError, DatasetError
-from tvad.figures.camera import CameraPage
+from tvad.figures.camera import CameraPage, alarms
 from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.params import Camera
 from tvad.record import is_complete
@@ -112,7 +112,25 @@ def test_the_whole_run_leaves_a_detector_detections_alarms_and_a_mark(run):
     assert run.finish() == run.folder and is_complete(run.folder) == (True, "complete")
     assert json.loads((run.folder / "provenance.json").read_text())["config"] == run.params.config_hash()
     written = list(csv.DictReader((run.folder / "alarms.csv").open()))
-    assert len(written) == len(run.alarms) == sum(len(stretches(name, one)) for name, one in run.detections.items())
+    assert run.level == run.detector.calibration.frame != 0.5
+    assert len(written) == len(run.alarms) == sum(len(stretches(name, one, above=run.level))
+                                                  for name, one in run.detections.items())
+
+
+def test_a_camera_that_was_adapted_to_is_opened_again_without_looking_at_its_footage(run, root, monkeypatch):
+    first, asked = run.adapted, []
+    monkeypatch.setattr(own_camera, "adapt", lambda *_, **__: asked.append(1) or first)
+    again = CameraRun(Camera(**SMALL, events=WORDS))
+    assert again.detector.fingerprint == first.detector.fingerprint and again.level == run.level and not asked
+    assert again.adapted.report == json.loads(json.dumps(first.report)) and again.adapted.folder == first.folder
+    np.testing.assert_array_equal(again.detector.score(run.watched[4]).raw_scores, run.detections["yard4"].raw_scores)
+    kept = (run.folder / "adapted.json").read_text()
+    try:        # other settings, and a folder that was changed since, are adapted to
+        assert CameraRun(Camera(**{**SMALL, "steps": 3}, events=WORDS)).adapted is first and len(asked) == 1
+        (run.folder / "adapted.json").write_text(kept.replace(first.report["key"], "another"))
+        assert CameraRun(Camera(**SMALL, events=WORDS)).adapted is first and len(asked) == 2
+    finally:
+        (run.folder / "adapted.json").write_text(kept)
 
 
 def test_figures_are_written_whatever_was_found(run):
@@ -144,6 +162,7 @@ def test_frames_of_interest_are_the_highest_alarms_then_other_videos():
 
 def test_alarms_are_written_with_their_seconds(root):
     run = CameraRun(Camera(profile="alarms"))
+    run.level = 0.5
     run.detections = {"yard0": found_of("yard0", [0.1, 0.6, 0.7, 0.2]), "yard1": found_of("yard1", [0.9, 0.1, 0.1, 0.5])}
     assert run.write_alarms().read_text() == (
         "video,first_frame,last_frame,first_second,last_second,peak_frame,score\n"
@@ -183,9 +202,11 @@ def test_footage_of_the_users_own_has_no_truth_to_draw(run, root, monkeypatch):
     monkeypatch.setattr(own_camera, "open_dataset", opened)
     own = CameraRun(Camera(profile="own", ordinary="footage"))
     assert asked == {"custom": "footage"} and not own.simulated and own.watched is own.ordinary
+    own.level = 0.7
     own.detections = {video.id: run.detector.score(video) for video in own.watched}
     page = CameraPage(own)
     page.show("alarms")
+    assert "scores of 0.700 and above" in alarms(own)[1]
     assert (own.folder / "figures" / "alarms.png").stat().st_size > 1000
 
 

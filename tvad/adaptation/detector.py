@@ -30,7 +30,7 @@ from tvad.video.clip import Clip
 from tvad.video.frames import Frames
 from tvad.video.read import open_frames
 
-_TOWER = "tower.safetensors"
+_TOWER, _BANK, _SETTINGS = "tower.safetensors", "bank.safetensors", "fusion.json"
 
 
 @dataclass
@@ -64,19 +64,25 @@ class AdaptedDetector:
         return f"{self.backbone.fingerprint}-{self.key}-{self.fusion}-{self.scoring}"
 
     def save(self, folder: Path | str) -> Path:
-        """Write decoder, the tower's adapter where there is one, levels, bank and settings into a folder."""
-        folder = Path(folder)
-        tower = ""
+        """Write decoder, the tower's adapter where there is one, levels, bank and settings into a folder.
+
+        ``fusion.json`` is taken away first and written last: a folder without it was left half written.  Adapter and bank
+        of an earlier detector are deleted.
+        """
+        folder, tower = Path(folder), ""
+        stale = [_SETTINGS] + [_TOWER] * (not is_adapted(self.backbone)) + [_BANK] * (self.bank is None)
+        for name in stale:
+            (folder / name).unlink(missing_ok=True)
         if is_adapted(self.backbone):
             save_tower(folder / _TOWER, self.backbone)
             tower = self.backbone.tower_adapter[0]["adapter_fingerprint"]
         self.decoder.save(folder / "ahd.safetensors", backbone_fingerprint=self.backbone.fingerprint)
         self.calibration.save(folder / "levels.safetensors")
         if self.bank is not None:
-            self.bank.save(folder / "bank.safetensors", backbone_fingerprint=self.backbone.fingerprint)
+            self.bank.save(folder / _BANK, backbone_fingerprint=self.backbone.fingerprint)
         self.scoring.save(folder / "detector.json")
-        write_json(folder / "fusion.json", {**asdict(self.fusion), "key": self.key, "tower": tower,
-                                            "zoom": getattr(self.backbone, "zoom", 1.0)})
+        write_json(folder / _SETTINGS, {**asdict(self.fusion), "key": self.key, "tower": tower,
+                                        "zoom": getattr(self.backbone, "zoom", 1.0)})
         return folder
 
     @classmethod
@@ -88,9 +94,9 @@ class AdaptedDetector:
         """
         folder = Path(folder)
         try:
-            stored = json.loads((folder / "fusion.json").read_text(encoding="utf-8"))
+            stored = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{folder / 'fusion.json'}: no adapted detector ({error}); "
+            raise CheckpointError(f"{folder / _SETTINGS}: no adapted detector ({error}); "
                                   "run: make adapt VIDEO=…") from error
         key, tower, zoom = stored.pop("key"), stored.pop("tower", ""), stored.pop("zoom", 1.0)
         backbone = backbone if zoom == 1 else backbone.enlarged(zoom)
@@ -99,10 +105,10 @@ class AdaptedDetector:
             if (found := backbone.tower_adapter[0]["adapter_fingerprint"]) != tower:
                 raise CheckpointError(f"{folder / _TOWER}: adapter {found}, the detector was made with {tower}; the folder "
                                       "mixes two adaptations, adapt again: make adapt VIDEO=…")
-        bank = folder / "bank.safetensors"
+        bank, fusion = folder / _BANK, fusion or Fusion(**stored)
         return cls(backbone, AnomalyHeatmapDecoder.load(folder / "ahd.safetensors", backbone=backbone).to(backbone.device),
-                   prototypes, Calibration.load(folder / "levels.safetensors"), fusion or Fusion(**stored),
-                   NormalBank.load(bank, backbone=backbone) if bank.is_file() else None,
+                   prototypes, Calibration.load(folder / "levels.safetensors"), fusion,
+                   NormalBank.load(bank, backbone=backbone) if fusion.oneclass and bank.is_file() else None,
                    Scoring.load(folder / "detector.json"), batch, key)
 
     @torch.inference_mode()

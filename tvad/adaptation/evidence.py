@@ -74,10 +74,12 @@ class Fusion:
 @dataclass(frozen=True)
 class Calibration:
     """Levels of every part of evidence at every gap, e.g. ``"heat@1"``, and where 0.5 lies: ``zero`` is the level that one
-    normal patch in a thousand passes, ``unit`` how far the squashing goes linearly."""
+    normal patch in a thousand passes, ``unit`` how far the squashing goes linearly.  ``frame``: the score, 0..1, that one
+    held-out normal pair in a hundred passes; a score is a mean of few patches, the hottest, so it lies above 0.5."""
     levels: Mapping[str, Levels]
     zero: float = 0.0
     unit: float = 1.0
+    frame: float = 0.5
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -88,7 +90,8 @@ class Calibration:
         """Write as safetensors, atomically. Raises :class:`tvad.errors.StorageError` when the disk refuses."""
         state = {f"{name}.{part}": torch.from_numpy(np.asarray(getattr(level, part)))
                  for name, level in self.levels.items() for part in ("middle", "spread")}
-        return write_weights(path, state, {"kind": "levels", "zero": self.zero, "unit": self.unit})
+        return write_weights(path, state, {"kind": "levels", "zero": self.zero, "unit": self.unit,
+                                           "frame": self.frame})
 
     @classmethod
     def load(cls, path: Path | str) -> Calibration:
@@ -98,7 +101,7 @@ class Calibration:
             raise CheckpointError(f"{path}: no levels of a camera; adapt again: make adapt VIDEO=…")
         names = sorted({key.rpartition(".")[0] for key in state})
         return cls({name: Levels(state[f"{name}.middle"].numpy(), state[f"{name}.spread"].numpy()) for name in names},
-                   float(record["zero"]), float(record["unit"]))
+                   float(record["zero"]), float(record["unit"]), float(record.get("frame", 0.5)))
 
 
 def log_odds(decoder: AnomalyHeatmapDecoder, taps: Sequence[Float[Tensor, "n h w c"]],

@@ -95,7 +95,7 @@ class NormalBank:
     @classmethod
     def load(cls, path: Path | str, *, backbone: Any = None) -> NormalBank:
         """Read what :meth:`save` wrote. Raises :class:`CheckpointError` for another kind of file or backbone."""
-        state, record = read_weights(path)
+        state, record = read_weights(path, remedy="adapt again: make adapt VIDEO=…")
         if record.get("kind") != "normal-bank":
             raise CheckpointError(f"{path}: holds {json.dumps(record.get('kind'))}, wanted a bank of normal patches; "
                                   "adapt again: make adapt VIDEO=…")

@@ -57,9 +57,15 @@ def attach(backbone: Any, *, rank: int = 16, scale: float = 2.0, first: int = 1,
     """A trainable twin of a backbone, which sees as the backbone does until it is trained (B is zero).
 
     ``rank`` of each product's adapter, ``scale``: factor on it; ``first``: the first block that learns, those before it
-    need no backward pass.  Raises :class:`ParameterError` for a rank or block that cannot be, :class:`BackboneError` for
-    a backbone that has no tower of blocks, or an adapted one.
+    need no backward pass.  Raises as :func:`check_adaptable`.
     """
+    check_adaptable(backbone, rank=rank, scale=scale, first=first)
+    return TowerTwin(backbone, rank=rank, scale=float(scale), first=first, seed=seed)
+
+
+def check_adaptable(backbone: Any, *, rank: int = 16, scale: float = 2.0, first: int = 1) -> None:
+    """Raise what :func:`attach` would, at no cost: :class:`ParameterError` for a rank or block that cannot be,
+    :class:`BackboneError` for a backbone that has no tower of blocks, or an adapted one."""
     visual = getattr(backbone, "visual", None)
     if visual is None or not hasattr(visual, "blocks"):
         raise BackboneError(f"{getattr(backbone, 'name', 'backbone')}: has no tower of blocks that could be adapted; use "
@@ -69,7 +75,6 @@ def attach(backbone: Any, *, rank: int = 16, scale: float = 2.0, first: int = 1,
     if rank < 1 or not scale > 0 or not 0 <= first < len(visual.blocks):
         raise ParameterError(f"tower adapter: rank {rank} must be at least 1, scale {scale} above 0 and first a block "
                              f"from 0 to {len(visual.blocks) - 1}, got {first}")
-    return TowerTwin(backbone, rank=rank, scale=float(scale), first=first, seed=seed)
 
 
 def is_adapted(backbone: Any) -> bool:

@@ -191,6 +191,10 @@ class QwenBackbone:
         """
         return self._fitted(height, width, 1.0)
 
+    def seen_size(self, height: int, width: int) -> tuple[int, int]:
+        """Frame size that ``patches`` cuts up: :meth:`input_size`, enlarged where this is an enlarged twin."""
+        return self._fitted(height, width, self.zoom)
+
     def _fitted(self, height: int, width: int, zoom: float) -> tuple[int, int]:
         from transformers.models.qwen2_vl.video_processing_qwen2_vl import smart_resize
 

@@ -77,13 +77,14 @@ def alarms(run: CameraRun) -> tuple[Figure, str]:
         heat = np.clip((detection.heatmap[frame] - 0.35) / 0.65, 0, 1)
         frame_panel(heat_axes, picture, heat=heat, mask=mask, inches=_INCHES)
         _boxes(heat_axes, detection, frame)
-        _curve(curve_axes, detection, video, frame)
+        _curve(curve_axes, detection, video, frame, level=run.level)
         frame_axes.set_title(f"{name}, frame {frame}", fontsize=6.5, loc="left", pad=2)
     rows[-1][2].set_xlabel("time, s")
     truth = " Outlines and shading: the simulation's own truth." if run.simulated else ""
-    return figure, (f"{len(run.alarms)} alarms (scores of 0.5 and above) in {len(run.watched)} videos; the highest first, "
-                    f"then the most suspicious frames of other videos. Middle: adapted heat above the usual, and its "
-                    f"regions.{truth}")
+    return figure, (f"{len(run.alarms)} alarms in {len(run.watched)} videos (scores of {run.level:.3f} and above, dashed "
+                    "line: one ordinary pair of frames in a hundred passes it, before smoothing); the highest first, then "
+                    "the most suspicious frames of other videos. Middle: adapted heat above the usual, and its regions."
+                    f"{truth}")
 
 
 def found(run: CameraRun) -> tuple[Figure, str]:
@@ -115,7 +116,7 @@ def _rows(videos: Sequence[Any]) -> tuple[Figure, Any]:
     return figure, figure.subplots(len(videos), 3, squeeze=False, width_ratios=(1, 1, 1.1))
 
 
-def _curve(axes: Any, detection: Any, video: Any, frame: int) -> None:
+def _curve(axes: Any, detection: Any, video: Any, frame: int, *, level: float = 0.5) -> None:
     if video.labels is None:
         time = np.arange(len(detection.raw_scores)) / video.frames.fps
         axes.plot(time, detection.frame_scores, color=BLUE, lw=1.1)
@@ -123,7 +124,7 @@ def _curve(axes: Any, detection: Any, video: Any, frame: int) -> None:
         axes.set(xlim=(0, max(time[-1], 1e-6)), ylim=(0, 1.02), yticks=[0, 0.5, 1])
     else:
         curve_panel(axes, detection, video, marked=frame)
-    axes.add_line(Line2D(axes.get_xlim(), (0.5, 0.5), color="#888888", lw=0.5, ls="--"))
+    axes.add_line(Line2D(axes.get_xlim(), (level, level), color="#888888", lw=0.5, ls="--"))
 
 
 def _boxes(axes: Any, detection: Any, frame: int) -> None:

@@ -2,7 +2,7 @@
 
 Everything lands in ``<output>/camera``; a step that was done before is not done again.
 
-    adapted/ (see tvad.training.adapt.run)  detections/*.npz  alarms.csv  complete.json (last)
+    adapted/ (see tvad.training.adapt.run)  adapted.json  detections/*.npz  alarms.csv  complete.json (last)
 
 Where no footage is given, a simulated scene of the validation split is the camera: its normal videos are the ordinary
 footage, all its videos are looked through, and its annotation is shown beside what is found.
@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -27,17 +29,20 @@ from tvad.detector import TVAD
 from tvad.errors import CheckpointError
 from tvad.evaluation import score_dataset
 from tvad.params import Camera, project_root
-from tvad.record import atomic_write, complete, provenance, reopen, write_json
+from tvad.record import atomic_write, complete, is_complete, provenance, reopen, write_json
 from tvad.training.adapt import AdaptConfig, AdaptResult, adapt
+from tvad.training.adapt.loop import hash_of
+from tvad.training.adapt.pairs import source_hash
 
 PHASE = "camera"
 _SIMULATED = "val"           # split whose first scene stands in for a camera
-_ALARM = 0.5                 # heat that one ordinary patch in a thousand passes
+_ALARM = 0.5                 # where no level is known
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """Where a video's smoothed score is at least 0.5: frames ``start:stop``, the ``peak`` frame, its ``score``."""
+    """Where a video's smoothed score is at least the level of an alarm: frames ``start:stop``, the ``peak`` frame and its
+    ``score``."""
     video: str
     start: int
     stop: int
@@ -86,8 +91,14 @@ class CameraRun:
         shared = {item.name: getattr(self.params, item.name) for item in fields(AdaptConfig)
                   if item.name != "events" and hasattr(self.params, item.name)}
         rehearsal = open_dataset("simcampus", root=self.params.data_root).videos("train") if self.params.rehearsal else ()
-        return adapt(self.model, self.ordinary, output_dir=self.folder / "adapted", config=AdaptConfig(**shared),
-                     rehearsal=rehearsal, cache_dir=self._cache)
+        config, folder = AdaptConfig(**shared), self.folder / "adapted"
+        key = _key(self.model, self.ordinary, rehearsal, config)
+        if (done := _adapted_before(folder, self.folder / "adapted.json", key, self.model)) is not None:
+            return done
+        result = adapt(self.model, self.ordinary, output_dir=folder, config=config, rehearsal=rehearsal,
+                       cache_dir=self._cache)
+        write_json(self.folder / "adapted.json", {"key": key, "adaptation": result.report["key"]})
+        return result
 
     @property
     def detector(self) -> AdaptedDetector:
@@ -100,10 +111,16 @@ class CameraRun:
         return dict(score_dataset(self.detector, self.watched, self.folder / "detections").check().detections)
 
     @cached_property
+    def level(self) -> float:
+        """Score from which on it is an alarm: one ordinary, held-out pair of frames in a hundred passes it, before
+        smoothing."""
+        return self.detector.calibration.frame
+
+    @cached_property
     def alarms(self) -> list[Alarm]:
-        """All stretches of 0.5 and above, the highest first."""
-        return sorted((alarm for name, detection in self.detections.items() for alarm in stretches(name, detection)),
-                      key=lambda alarm: -alarm.score)
+        """All stretches of scores at ``level`` and above, the highest first."""
+        return sorted((alarm for name, detection in self.detections.items()
+                       for alarm in stretches(name, detection, above=self.level)), key=lambda alarm: -alarm.score)
 
     def write_alarms(self) -> Path:
         """``alarms.csv``: where and when each alarm is, for a spreadsheet; returns its path."""
@@ -136,6 +153,29 @@ class CameraRun:
         self.write_alarms()
         complete(self.folder, ["params.json", "provenance.json", "alarms.csv"])
         return self.folder
+
+
+def _key(model: TVAD, ordinary: Sequence[Any], rehearsal: Sequence[Any], config: AdaptConfig) -> str:
+    """Hash of all that decides an adaptation, told without looking at a frame."""
+    footage = [[(video.id, video.frames.fingerprint) for video in videos] for videos in (ordinary, rehearsal)]
+    facts = [asdict(config), footage, model.backbone.fingerprint, str(getattr(model.backbone, "dtype", "")), model.scoring,
+             source_hash(), model.prototypes.float().cpu().numpy().tobytes()]
+    return hash_of(model.decoder, repr(facts))
+
+
+def _adapted_before(folder: Path, record: Path, key: str, model: TVAD) -> AdaptResult | None:
+    """What an earlier run left in ``folder``, where it is whole and ``record`` says that it was made under ``key``."""
+    try:
+        made = json.loads(record.read_text(encoding="utf-8"))
+        if made["key"] != key or not is_complete(folder)[0]:
+            return None
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        if report["key"] != made["adaptation"]:       # adapted anew since, by other means
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    detector = AdaptedDetector.load(folder, model.backbone, prototypes=model.prototypes.float())
+    return AdaptResult(detector, folder, report, float(report["seconds"]["all"]))
 
 
 def stretches(video: str, detection: Detection, *, above: float = _ALARM) -> list[Alarm]:

@@ -132,6 +132,14 @@ def cache_pairs(backbone: Any, videos: Sequence[Any], *, starts: Mapping[str, Se
     return PairSet(files) if count == 1 else None
 
 
+def pairs_missing(backbone: Any, videos: Sequence[Any], *, starts: Mapping[str, Sequence[int]], root: Path | str,
+                  refilmed: float = 0.0) -> int:
+    """How many pairs :func:`cache_pairs` would have to make, told by the names of the files alone."""
+    chosen = [(video, tuple(map(int, starts[video.id]))) for video in videos]
+    return sum(len(own) for video, own in chosen
+               if own and not _path(backbone, video, _key(backbone, video, own, refilmed), Path(root)).is_file())
+
+
 def prune(root: Path | str, *, keep: Sequence[PairSet], limit_bytes: int) -> int:
     """Delete cached files that no set in ``keep`` uses, oldest first, until ``root`` is within the limit.
 
@@ -165,10 +173,14 @@ def _key(backbone: Any, video: Any, starts: tuple[int, ...], refilmed: float) ->
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:24]
 
 
+def _path(backbone: Any, video: Any, key: str, root: Path) -> Path:
+    name = re.sub(r"[^\w.-]+", "_", f"{video.dataset}-{video.id}")
+    return root / tower_key(backbone)[:16] / f"{name}-{key}.safetensors"
+
+
 def _one(backbone: Any, video: Any, starts: tuple[int, ...], root: Path, batch: int, refilmed: float) -> PairFile:
     key = _key(backbone, video, starts, refilmed)
-    name = re.sub(r"[^\w.-]+", "_", f"{video.dataset}-{video.id}")
-    path = root / tower_key(backbone)[:16] / f"{name}-{key}.safetensors"
+    path = _path(backbone, video, key, root)
     if path.is_file():
         found = _open(path, key, video, starts)
         if isinstance(found, PairFile):

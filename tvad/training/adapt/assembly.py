@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tvad.adaptation.detector import AdaptedDetector
-from tvad.adaptation.evidence import Calibration, Fusion, Levels, fuse
+from tvad.adaptation.evidence import Calibration, Fusion, Levels, fuse, squash
 from tvad.adaptation.oneclass import NormalBank
 from tvad.detection import Scoring, top_mean
 from tvad.metrics.frame import micro_auc
@@ -19,6 +19,7 @@ from tvad.training.adapt.loop import HeldOut, by_kind, odds_of, quality
 from tvad.training.cache import PairSet
 
 _ALARM = 0.999   # share of held-out normal patches below the middle of the scale
+_FRAME = 0.99    # share of held-out normal pairs below the level of an alarm
 
 
 @dataclass
@@ -54,11 +55,11 @@ def assemble(backbone: Any, decoder: Any, prototypes: Any, pairs: Mapping[int, C
     val = {name: np.concatenate([seen[0][name], seen[1][name]]) for name in seen[0]}
     kinds = [kinds for video in main.val_videos for kinds in video.text["kinds"]] + [()] * len(first.normal)
     scoring = replace(scoring, chosen_on=scoring.chosen_on or "given")
-    whole = AdaptedDetector(backbone, decoder, text, _calibrated(levels, seen[1], config.fusion), config.fusion, bank,
-                            scoring, key=key)
+    whole = AdaptedDetector(backbone, decoder, text, _calibrated(levels, seen[1], config.fusion, scoring), config.fusion,
+                            bank, scoring, key=key)
     options, detectors, targets = {}, {}, first.targets()
     for title, fusion in choices(config, bank is not None).items():
-        detectors[title] = replace(whole, fusion=fusion, calibration=_calibrated(levels, seen[1], fusion))
+        detectors[title] = replace(whole, fusion=fusion, calibration=_calibrated(levels, seen[1], fusion, scoring))
         maps = fuse(val, detectors[title].calibration, fusion)
         scores = top_mean(maps, scoring.top_fraction)
         options[title] = {**quality(maps, targets, first.labels, top_fraction=scoring.top_fraction),
@@ -129,11 +130,15 @@ def _auc(above: np.ndarray, below: np.ndarray) -> float:
     return float(micro_auc([np.concatenate([above, below])], [labels]))
 
 
-def _calibrated(levels: dict[str, Levels], normal: dict[str, np.ndarray], fusion: Fusion) -> Calibration:
-    """The scale on which held-out normal footage, which no decoder was trained on, gives its share of alarms."""
+def _calibrated(levels: dict[str, Levels], normal: dict[str, np.ndarray], fusion: Fusion,
+                scoring: Scoring) -> Calibration:
+    """The scale on which held-out normal footage, which no decoder was trained on, has its share of hot patches, and the
+    score, made as the detector makes it, that its share of pairs passes."""
     fused = fuse(normal, Calibration(levels), fusion)
     zero, half = float(np.quantile(fused, _ALARM)), float(np.median(fused))
-    return Calibration(levels, zero, max(0.5 * (zero - half), 1e-3))
+    scale = Calibration(levels, zero, max(0.5 * (zero - half), 1e-3))
+    scores = squash(top_mean(fused, scoring.top_fraction), scale)
+    return replace(scale, frame=float(np.quantile(scores, _FRAME)))
 
 
 def _bank(pairs: PairSet, rows: np.ndarray, seed: int) -> NormalBank:

@@ -134,6 +134,14 @@ def run_key(sources: Sequence[Source], held_out: HeldOut, config: AdaptConfig, p
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def hash_of(decoder: AnomalyHeatmapDecoder, facts: str) -> str:
+    """Hash of a decoder's weights and of what else decides a step."""
+    digest = hashlib.sha256(facts.encode())
+    for name, value in sorted(decoder.state_dict().items()):
+        digest.update(name.encode() + value.cpu().float().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def counts_of(sources: Sequence[Source], batch_size: int) -> list[int]:
     """How many pairs of a batch each source gives: its share, at least one, the first takes what rounding leaves."""
     total = sum(source.share for source in sources)

@@ -2,13 +2,13 @@
 
     output_dir/  ahd.safetensors  levels.safetensors  bank.safetensors  detector.json  fusion.json
                  tower.safetensors  frozen/ (the detector before its tower was adapted; both where it was)
-                 composites.png  report.json  report.txt  checkpoints/  complete.json (last)
+                 zoom.json  composites.png  report.json  report.txt  checkpoints/  complete.json (last)
 """
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tvad.adaptation.detector import AdaptedDetector
-from tvad.adaptation.tower import attach
+from tvad.adaptation.tower import attach, check_adaptable
 from tvad.adaptation.views import reduced
 from tvad.datasets import open_dataset
 from tvad.detection import Scoring
@@ -33,11 +33,12 @@ from tvad.scenes.composite.site import Site
 from tvad.scenes.composite.survey import survey
 from tvad.training.adapt.assembly import Assembly, CameraPairs, assemble
 from tvad.training.adapt.config import AdaptConfig
-from tvad.training.adapt.loop import HeldOut, Source, fine_tune, run_key
-from tvad.training.adapt.pairs import composite_videos, normal_videos, pair_starts, split
+from tvad.training.adapt.disk import check_room, features_bytes, pair_bytes, scratch
+from tvad.training.adapt.loop import HeldOut, Source, fine_tune, hash_of, run_key
+from tvad.training.adapt.pairs import composite_videos, normal_videos, pair_starts, source_hash, split
 from tvad.training.adapt.report import as_text
-from tvad.training.adapt.tower import Pictures, photograph, scratch, train_tower
-from tvad.training.adapt.zoom import choose_zoom
+from tvad.training.adapt.tower import Pictures, photograph, train_tower
+from tvad.training.adapt.zoom import choose_zoom, remembered
 from tvad.training.cache import PairSet, cache_pairs
 from tvad.training.checkpoint import RunState
 from tvad.training.targets import choose_pairs
@@ -115,12 +116,18 @@ def adapt(model: Any, source: Any, *, output_dir: Path | str, config: AdaptConfi
     :class:`tvad.errors.BackboneError` for a tower that cannot be adapted, :class:`StorageError` when the disk refuses.
     """
     began, config, folder = time.monotonic(), config or AdaptConfig(), Path(output_dir)
+    wants, footage = bool(config.tower_rank), footage_of(source)
+    if wants:       # said before the survey, not after it
+        check_adaptable(model.backbone, rank=config.tower_rank, first=config.tower_first)
     reopen(folder)
-    run = _Run(model, footage_of(source), config, rehearsal, Path(cache_dir), progress)
-    config, wants = run.config, bool(config.tower_rank)
+    run = _Run(model, footage, config, rehearsal, Path(cache_dir), folder, progress)
+    run.check_room()
+    config = run.config
     if wants:
         run.twin = attach(run.backbone, rank=config.tower_rank, first=config.tower_first, seed=config.seed)
     pairs = {gap: run.pairs_of(gap) for gap in config.gaps}
+    if not wants and any((folder / FROZEN / name).exists() for name in ("fusion.json", "checkpoints")):
+        shutil.rmtree(folder / FROZEN)      # of an earlier adaptation that had its tower adapted
     first = done = run.trained(model.decoder, pairs, folder / FROZEN if wants else folder, config, stop_after)
     facts: dict[str, Any] = {"before": first.state.history[0], "history": first.state.history, "best": first.state.best}
     counted = {f"{name}@{gap}": getattr(each, name).summary() for gap, each in pairs.items()
@@ -155,7 +162,7 @@ class _Run:
     """An adaptation under way."""
 
     def __init__(self, model: Any, footage: Sequence[Frames], config: AdaptConfig, rehearsal: Sequence[Any], cache: Path,
-                 progress: bool) -> None:
+                 folder: Path, progress: bool) -> None:
         self.model, self.config, self.rehearsal, self.progress = model, config, rehearsal, progress
         self.backbone, self.twin, self.cache, self.features = model.backbone, None, cache, cache
         self.seconds: dict[str, float] = {}
@@ -170,12 +177,34 @@ class _Run:
         self.reach = max(gaps)
         self._took("survey", began)
         began, zooms = time.monotonic(), config.zooms if getattr(model.backbone, "enlarged", None) else (1.0,)
-        zoom, self.tried = choose_zoom(model.backbone, model.decoder, model.prototypes.float(), self.compositor,
-                                       self.train_parts, zooms=zooms, gap=gaps[0])
+        choose = partial(choose_zoom, model.backbone, model.decoder, model.prototypes.float(), self.compositor,
+                         self.train_parts, zooms=zooms, gap=gaps[0])
+        zoom, self.tried = remembered(folder / "zoom.json", self._zoom_key(zooms), choose)
         if zoom != 1:
             self.backbone = model.backbone.enlarged(zoom)
         self.enlarged, self.config = self.backbone, replace(self.config, zooms=(zoom,))
         self._took("zoom", began)
+
+    def _zoom_key(self, zooms: Sequence[float]) -> str:
+        """Hash of what decides which magnification is chosen."""
+        model, parts = self.model, [(part.frames.fingerprint, part.start, part.stop) for part in self.train_parts]
+        facts = [model.backbone.fingerprint, str(getattr(model.backbone, "dtype", "")), source_hash(),
+                 self.site.fingerprint, self.compositor.mixture, parts, sorted(zooms), self.config.gaps[0]]
+        return hash_of(model.decoder, repr(facts) + repr(model.prototypes.float().cpu().numpy().tobytes()))
+
+    def check_room(self) -> None:
+        """Raise :class:`tvad.errors.StorageError` where features that are still to be made do not fit the cache's disk."""
+        given = [(self.backbone, videos, pair_starts(videos), refilmed) for gap in self.config.gaps
+                 for videos, refilmed in self._sets_of(gap)]
+        if (chosen := self.rehearsed()) is not None:
+            given.append((self.model.backbone, *chosen, _REHEARSED))
+        needed = sum(features_bytes(backbone, videos, starts=starts, root=self.features, refilmed=refilmed)
+                     for backbone, videos, starts, refilmed in given)
+        counts = [sum(len(starts[video.id]) for video in videos) for _, videos, starts, _ in given]
+        if self.config.tower_rank:      # an adapted tower sees every pair anew, beside the features that there are
+            needed += sum(count * pair_bytes(self.backbone, tuple(videos[0].frames.size))
+                          for count, (_, videos, _, _) in zip(counts, given))
+        check_room(self.features, needed, pairs=sum(counts))
 
     def facts(self) -> dict[str, Any]:
         """Site, videos and settings, for the report."""
@@ -190,17 +219,21 @@ class _Run:
         return (composite_videos(self.compositor, self.train_parts, max(2, config.composites // share), **train),
                 normal_videos(self.train_parts, max(2, config.normal // share), **train))
 
-    def pairs_of(self, gap: int) -> CameraPairs:
-        """Composites and real normal pairs of one gap, training and held out, their features cached."""
-        config, began = self.config, time.monotonic()
+    def _sets_of(self, gap: int) -> list[tuple[list[Any], float]]:
+        """Composites and real normal pairs of one gap, training and held out, each with its share of refilmed pairs."""
+        config = self.config
         composites, normal = self.videos_of(gap)
         val = {"gap": gap, "reach": self.reach}
         val_composites = composite_videos(self.compositor, self.val_parts, config.val_composites, seed=7919, **val)
         val_normal = normal_videos(self.val_parts, config.val_normal, seed=None, **val)
-        sets = [self._cached(videos, refilmed) for videos, refilmed in (
-            (composites, config.refilmed), (normal, config.refilmed), (val_composites, 0.0), (val_normal, 0.0))]
+        return [(composites, config.refilmed), (normal, config.refilmed), (val_composites, 0.0), (val_normal, 0.0)]
+
+    def pairs_of(self, gap: int) -> CameraPairs:
+        """The pairs of one gap, their features cached."""
+        began, given = time.monotonic(), self._sets_of(gap)
+        sets = [self._cached(videos, refilmed) for videos, refilmed in given]
         self._took(f"features@{gap}", began)
-        return CameraPairs(sets[0], sets[1], HeldOut(sets[2], sets[3]), val_composites)
+        return CameraPairs(sets[0], sets[1], HeldOut(sets[2], sets[3]), given[2][0])
 
     def _cached(self, videos: Sequence[Any], refilmed: float) -> PairSet:
         return cache_pairs(self.backbone, videos, starts=pair_starts(videos), root=self.features, refilmed=refilmed,
@@ -234,9 +267,7 @@ class _Run:
         share, decoder = len(pairs), copy.deepcopy(decoder)
         scoring = scoring_of(self.model.scoring, self.site, config, pairs[config.gaps[0]].composites.grid)
         # Which weights are the best depends on how pairs are scored.
-        before = hashlib.sha256(f"{self.backbone.fingerprint} {scoring.top_fraction}".encode())
-        for name, value in sorted(decoder.state_dict().items()):
-            before.update(name.encode() + value.cpu().float().numpy().tobytes())
+        before = hash_of(decoder, f"{self.backbone.fingerprint} {scoring.top_fraction}")
         sources = [Source(f"composites@{gap}", each.composites, config.shares[0] / share) for gap, each in pairs.items()]
         if config.shares[1]:
             sources += [Source(f"normal@{gap}", each.normal, config.shares[1] / share) for gap, each in pairs.items()]
@@ -245,11 +276,11 @@ class _Run:
         held_out, text = pairs[config.gaps[0]].held_out, self.model.prototypes.float()
         device = getattr(self.backbone, "device", "cpu")
         state = fine_tune(decoder, sources, held_out, config=config, prototypes=text, folder=folder,
-                          identity=before.hexdigest(), top_fraction=scoring.top_fraction, device=device,
+                          identity=before, top_fraction=scoring.top_fraction, device=device,
                           stop_after=stop_after, progress=self.progress)
         self._took("training", began)
         began = time.monotonic()
-        key = run_key(sources, held_out, config, text, before.hexdigest())
+        key = run_key(sources, held_out, config, text, before)
         decoder.load_state_dict(state.best_weights)
         made = assemble(self.backbone, decoder.eval(), text, pairs, config=config, scoring=scoring, key=key)
         made.detector.save(folder)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -58,7 +57,8 @@ def photograph(name: str, videos: Sequence[Any], starts: Mapping[str, Sequence[i
                config: AdaptConfig, folder: Path, refilmed: float = 0.0, progress: bool = True) -> Pictures:
     """Make the pictures of a source at the tower's input size; frames lie in a file of ``folder``, not in memory."""
     places = [(video, start) for video in videos for start in starts[video.id]]
-    height, width = backbone.input_size(*videos[0].frames.size)
+    # An enlarged tower learns from pictures as large as those that it will see.
+    height, width = getattr(backbone, "seen_size", backbone.input_size)(*videos[0].frames.size)
     grid = (height // backbone.patch_size, width // backbone.patch_size)
     frames = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.uint8, (len(places), 2, height, width, 3))
     targets, change = np.zeros((len(places), *grid), np.uint8), np.zeros((len(places), *grid), np.float32)
@@ -135,7 +135,7 @@ def train_tower(twin: TowerTwin, decoder: AnomalyHeatmapDecoder, pictures: Calla
 
 def _key(config: AdaptConfig, identity: str) -> str:
     settings = {name: value for name, value in asdict(config).items() if name not in LATER}
-    return hashlib.sha256(json.dumps(["tower", settings, identity], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(["tower-2", settings, identity], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _step(backbone: Any, decoder: AnomalyHeatmapDecoder, sources: Sequence[Pictures], config: AdaptConfig, step: int,
@@ -201,9 +201,3 @@ def _relit(pair: UInt8[np.ndarray, "2 h w 3"], rng: np.random.Generator) -> UInt
     gamma, gain, offset = rng.uniform(0.8, 1.25), rng.uniform(0.85, 1.15), rng.uniform(-12, 12)
     table = np.clip(255 * (np.arange(256) / 255) ** gamma * gain + offset, 0, 255).round().astype(np.uint8)
     return table[pair]
-
-
-def scratch(cache: Path, prefix: str) -> tempfile.TemporaryDirectory:
-    """A folder for what serves one run alone, beside the cached features, gone when it is closed."""
-    cache.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryDirectory(prefix=prefix, dir=cache)

@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 
 from tvad.adaptation.detector import AdaptedDetector
 from tvad.adaptation.evidence import Calibration, Fusion, Levels
+from tvad.adaptation.views import reduced
 from tvad.datasets import open_dataset
 from tvad.detection import top_mean
 from tvad.detector import TVAD
@@ -38,6 +39,7 @@ from tvad.record import write_json
 from tvad.training.adapt.config import AdaptConfig
 from tvad.training.adapt.run import adapt
 from tvad.training.targets import cover
+from tvad.video.clip import Clip
 
 Maps = Float32[np.ndarray, "n h w"]
 Scores = Float[np.ndarray, "n"]
@@ -86,18 +88,18 @@ def trial(model: Any, videos: Sequence[Any], *, output_dir: Path | str, config: 
         raise DatasetError(f"trial: {len(normal)} normal videos of {len(videos)}; a scene needs two, and one with an event")
     result = adapt(model, learnt, output_dir=output_dir, config=config, rehearsal=rehearsal, cache_dir=cache_dir,
                    progress=progress)
-    detectors = {"simulated only": _plain(model, result.detector),
+    detectors = {"simulated only": _plain(model, result.detector, judged[0]),
                  "frozen": result.frozen.detector if result.frozen else result.detector}
     if result.frozen is not None:
         detectors["tower"] = result.detector
     seen = {name: [maps_of(one, video, stride=stride, progress=progress) for video in judged]
             for name, one in detectors.items()}
     labels = [np.asarray(video.labels)[places_of(video, stride)] for video in judged]
-    grid = seen["frozen"][0].shape[1:]
-    masks = [np.stack([cover(video.masks(place, place + 1), grid) > 0 for place in places_of(video, stride)])
-             for video in judged]
-    found = {name: {"pixel_auroc": float(pixel_auroc(maps, [mask.astype(np.uint8) for mask in masks])),
-                    **measured(maps, labels)} for name, maps in seen.items()}
+    # A detector that sees enlarged pictures has more patches than the one before adaptation.
+    masks = {grid: [np.stack([cover(video.masks(place, place + 1), grid) > 0 for place in places_of(video, stride)])
+                    .astype(np.uint8) for video in judged] for grid in {maps[0].shape[1:] for maps in seen.values()}}
+    found = {name: {"pixel_auroc": float(pixel_auroc(maps, masks[maps[0].shape[1:]])), **measured(maps, labels)}
+             for name, maps in seen.items()}
     write_json(Path(output_dir) / "trial.json", found)
     return found
 
@@ -124,18 +126,21 @@ def places_of(video: Any, stride: int) -> np.ndarray:
 @torch.inference_mode()
 def maps_of(detector: AdaptedDetector, video: Any, *, stride: int, progress: bool = True) -> Maps:
     """The detector's heat, not squashed, of a pair every ``stride`` frames."""
-    gap, count, found = detector.fusion.gaps[0], len(video.frames), []
+    frames = reduced(video.frames, detector.backbone)      # as in detection
+    gap, count, found = detector.fusion.gaps[0], len(frames), []
     starts = np.minimum(places_of(video, stride), max(0, count - 1 - gap))
     for some in tqdm(np.array_split(starts, max(1, len(starts) // detector.batch)), desc=video.id, disable=not progress):
         unique, back = np.unique(np.stack([some, np.minimum(some + gap, count - 1)], 1), return_inverse=True)
-        frames = video.frames.take(unique)[back.ravel()].reshape(len(some), 2, *video.frames.size, 3)
-        found.append(detector.parts(frames, fps=video.frames.fps, gap=gap)[f"heat@{gap}"])
+        pairs = frames.take(unique)[back.ravel()].reshape(len(some), 2, *frames.size, 3)
+        found.append(detector.parts(pairs, fps=frames.fps, gap=gap)[f"heat@{gap}"])
     return np.concatenate(found)
 
 
-def _plain(model: Any, like: AdaptedDetector) -> AdaptedDetector:
-    """The model before adaptation, read as an adapted one is."""
-    nothing = Levels(np.zeros(like.calibration.grid, np.float32), np.ones(like.calibration.grid, np.float32))
+def _plain(model: Any, like: AdaptedDetector, video: Any) -> AdaptedDetector:
+    """The model before adaptation, read as an adapted one is, on the grid that its own tower makes of ``video``."""
+    pair = Clip(reduced(video.frames, model.backbone).read(0, 2), 1.0, 0, video.id)
+    grid = tuple(model.backbone.see(pair).taps[0].shape[1:3])
+    nothing = Levels(np.zeros(grid, np.float32), np.ones(grid, np.float32))
     gaps = like.fusion.gaps[:1]
     return AdaptedDetector(model.backbone, model.decoder, model.prototypes.float(),
                            Calibration({f"heat@{gaps[0]}": nothing}), Fusion(gaps=gaps), key="simulated-only")

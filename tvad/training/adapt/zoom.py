@@ -7,7 +7,9 @@ out most is kept.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch import Tensor
 from tvad.detection import top_mean
 from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.metrics.frame import micro_auc
+from tvad.record import write_json
 from tvad.scenes.composite.compose import Compositor
 from tvad.training.adapt.pairs import Stretch
 from tvad.video.clip import Clip
@@ -32,13 +35,17 @@ def choose_zoom(backbone: Any, decoder: AnomalyHeatmapDecoder, prototypes: Float
                 count: int = COUNT) -> tuple[float, Mapping[str, float]]:
     """The best of ``zooms``, and the AUC of events against real pairs at each, by its name; a single one is not tried.
 
-    ``backbone`` must have ``enlarged``.  The smallest that is within half a percent of the best is taken.
+    ``backbone`` must have ``enlarged``.  The smallest that is within half a percent of the best is taken; where no stretch
+    has room for a pair nothing is tried, and pictures stay as they are where that is among ``zooms``.
     """
     zooms = sorted(zooms)
     if len(zooms) == 1:
         return zooms[0], {}
-    pairs = [pair for number, part in enumerate(parts) for pair in _pairs(compositor, part, -(-count // len(parts)), gap,
-                                                                         number)]
+    numbered = _chosen(list(enumerate(parts)), count, gap)
+    pairs = [pair for number, part in numbered for pair in _pairs(compositor, part, -(-count // len(numbered)), gap,
+                                                                  number)]
+    if not pairs:
+        return (1.0 if 1.0 in zooms else zooms[0]), {}
     found = {}
     for zoom in zooms:
         seeing = backbone if zoom == 1 else backbone.enlarged(zoom)
@@ -48,6 +55,29 @@ def choose_zoom(backbone: Any, decoder: AnomalyHeatmapDecoder, prototypes: Float
     best = max(found.values())
     chosen = next(zoom for zoom in zooms if found[zoom] >= best - _MARGIN)
     return chosen, {f"{zoom:g}": round(value, 4) for zoom, value in found.items()}
+
+
+def remembered(path: Path, key: str,
+               choose: Callable[[], tuple[float, Mapping[str, float]]]) -> tuple[float, Mapping[str, float]]:
+    """The choice that ``path`` keeps under ``key``, the hash of all that decides it; else ``choose``'s, kept there."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["key"] == key:
+            return float(stored["zoom"]), dict(stored["tried"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass        # none yet, or damaged: it is chosen again
+    zoom, tried = choose()
+    write_json(path, {"key": key, "zoom": zoom, "tried": dict(tried)})
+    return zoom, tried
+
+
+def _chosen(numbered: list[tuple[int, Stretch]], count: int, gap: int) -> list[tuple[int, Stretch]]:
+    """At most ``count`` stretches, evenly spaced among those that have room for a pair."""
+    if len(numbered) <= count:
+        return numbered
+    roomy = [one for one in numbered if one[1].starts(1, gap=gap)]
+    places = np.linspace(0, len(roomy) - 1, min(count, len(roomy))).round().astype(int)
+    return [roomy[place] for place in places]
 
 
 def _pairs(compositor: Compositor, part: Stretch, count: int, gap: int, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
