@@ -12,15 +12,13 @@ import numpy as np
 import pytest
 import torch
 from composite_footage import toy_footage
-from training_fakes import GRID, SIZE, FakeBackbone, toy_split
+from training_fakes import GRID, SIZE, FakeBackbone, fake_model, toy_split
 
 from tvad.adaptation.detector import AdaptedDetector, detect_all
 from tvad.adaptation.evidence import Calibration, Fusion
 from tvad.adaptation.views import beginning, reduced
-from tvad.detection import DEFAULT_SCORING
 from tvad.detector import TVAD
 from tvad.errors import CheckpointError, DatasetError, ParameterError, VideoError
-from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.params import project_root
 from tvad.record import is_complete
 from tvad.scenes.composite.compose import Compositor
@@ -43,12 +41,7 @@ def clips():
 
 @pytest.fixture(scope="module")
 def model():
-    backbone = FakeBackbone()
-    torch.manual_seed(0)
-    decoder = AnomalyHeatmapDecoder(taps=backbone.taps, tap_width=6, hidden_width=12, text_width=8, contrast="centred",
-                                    temperature=25.0)
-    return SimpleNamespace(backbone=backbone, decoder=decoder, prototypes=backbone.embed_prompts(["normal", "abnormal"]),
-                           scoring=DEFAULT_SCORING)
+    return fake_model()
 
 
 @pytest.fixture(scope="module")

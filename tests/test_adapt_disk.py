@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 import torch
 from composite_footage import toy_footage
-from training_fakes import GRID, SIZE, FakeBackbone, toy_video
+from training_fakes import GRID, SIZE, FakeBackbone, fake_model, toy_video
 
 from tvad.adaptation.detector import AdaptedDetector
 from tvad.adaptation.evidence import Calibration, Fusion, Levels, fuse, squash
 from tvad.adaptation.oneclass import NormalBank
-from tvad.detection import DEFAULT_SCORING, Scoring, top_mean
+from tvad.detection import Scoring, top_mean
 from tvad.errors import CheckpointError, ParameterError, StorageError
-from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.training.adapt import AdaptConfig, adapt
 from tvad.training.adapt.assembly import _calibrated
 from tvad.training.adapt.disk import features_bytes, pair_bytes, scratch
@@ -35,12 +34,7 @@ class Told(FakeBackbone):
 
 @pytest.fixture(scope="module")
 def model():
-    backbone = Told()
-    torch.manual_seed(0)
-    decoder = AnomalyHeatmapDecoder(taps=backbone.taps, tap_width=6, hidden_width=12, text_width=8, contrast="centred",
-                                    temperature=25.0)
-    return SimpleNamespace(backbone=backbone, decoder=decoder, prototypes=backbone.embed_prompts(["normal", "abnormal"]),
-                           scoring=DEFAULT_SCORING)
+    return fake_model(Told())
 
 
 def test_the_estimate_is_what_the_cache_takes_and_what_lies_there_is_not_counted(tmp_path):

@@ -7,14 +7,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from composite_footage import toy_footage
-from training_fakes import GRID, SIZE, FakeBackbone
+from training_fakes import GRID, SIZE, FakeBackbone, fake_model
 
 from tvad.datasets.base import Video
-from tvad.detection import DEFAULT_SCORING, Scoring, top_mean
+from tvad.detection import Scoring, top_mean
 from tvad.errors import DatasetError, ParameterError
-from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.training.adapt import AdaptConfig
 from tvad.training.adapt.run import scoring_of, tempo
 from tvad.training.adapt.trial import SCORES, SMALL, main, measured, pieces, trial
@@ -33,12 +31,7 @@ def yard(name: str, seed: int, *, anomalous: bool) -> Video:
 
 @pytest.fixture(scope="module")
 def model():
-    backbone = FakeBackbone()
-    torch.manual_seed(0)
-    decoder = AnomalyHeatmapDecoder(taps=backbone.taps, tap_width=6, hidden_width=12, text_width=8, contrast="centred",
-                                    temperature=25.0)
-    return SimpleNamespace(backbone=backbone, decoder=decoder, prototypes=backbone.embed_prompts(["normal", "abnormal"]),
-                           scoring=DEFAULT_SCORING)
+    return fake_model()
 
 
 def test_a_scene_is_adapted_to_by_its_normal_videos_and_judged_on_the_others(model, tmp_path, monkeypatch):

@@ -1,11 +1,15 @@
 """A backbone that reads its taps off the pixels, and toy videos in which a bright square that moves is the anomaly."""
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 
 from tvad.backbones.qwen import Sight
 from tvad.datasets.base import Event, Video
+from tvad.detection import DEFAULT_SCORING
+from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.metrics import tracks_from_masks
 from tvad.video.frames import ArrayFrames
 
@@ -47,6 +51,16 @@ class FakeBackbone:
 
     def randomised(self, *, seed):
         return FakeBackbone(f"fake-random-{seed}", gain=0.0)
+
+
+def fake_model(backbone=None) -> SimpleNamespace:
+    """What an adaptation needs of a T-VAD model, with an untrained decoder."""
+    backbone = backbone or FakeBackbone()
+    torch.manual_seed(0)
+    decoder = AnomalyHeatmapDecoder(taps=backbone.taps, tap_width=6, hidden_width=12, text_width=8, contrast="centred",
+                                    temperature=25.0)
+    return SimpleNamespace(backbone=backbone, decoder=decoder, prototypes=backbone.embed_prompts(["normal", "abnormal"]),
+                           scoring=DEFAULT_SCORING)
 
 
 def toy_video(name: str, *, events=((10, 20, "car"),), n: int = 40, seed: int = 0, square: int = 14) -> Video:
