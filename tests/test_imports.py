@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "tvad.allocator": 0, "tvad.errors": 0, "tvad.params": 0, "tvad.record": 0,
     "tvad.video": 1, "tvad.scenes": 1, "tvad.metrics": 1,
-    "tvad.backbones": 2, "tvad.language": 2, "tvad.datasets": 2,
+    "tvad.cores": 2, "tvad.backbones": 2, "tvad.language": 2, "tvad.datasets": 2,
     "tvad.heatmap": 3, "tvad.region": 3, "tvad.prompts": 3, "tvad.checkpoints": 3,
     "tvad.queries": 3, "tvad.queries.finding": 4, "tvad.queries.evaluation": 5,
     "tvad.adaptation": 3, "tvad.adaptation.detector": 4,

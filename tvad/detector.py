@@ -20,17 +20,18 @@ from typing import TYPE_CHECKING, Any, Literal, Mapping, Protocol, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from tvad.backbones.qwen import QwenBackbone, Sight
+from tvad.cores import in_windows
 from tvad.detection import DEFAULT_SCORING, Detection, Scoring, finish, top_mean
 from tvad.errors import CheckpointError, DatasetError
 from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.prompts import prototypes as text_prototypes
 from tvad.queries.finding import find
 from tvad.queries.heatmap import EventHeatmapDecoder
-from tvad.video.clip import Clip, stitch, windows
+from tvad.video.clip import Clip, stitch
 from tvad.video.frames import Frames
 from tvad.video.read import open_frames
 
@@ -239,15 +240,17 @@ def score_many(backbone: Any, decoders: Mapping[str, AnomalyHeatmapDecoder], vid
     length, stride = lengths.pop()
     heat: dict[str, list] = {key: [] for key in decoders}
     tops: dict[str, list] = {key: [] for key in decoders}
-    spans = windows(len(frames), length=length, stride=stride)
-    for first in range(0, len(spans), batch):
-        clips = [Clip(frames.read(start, stop), frames.fps, start, name) for start, stop in spans[first:first + batch]]
-        for clip, sight in zip(clips, backbone.see_many(clips)):
-            for key, decoder in decoders.items():
-                maps = decoder.heatmap(sight.taps, prototypes).float().cpu().numpy()
-                step = backbone.temporal_patch_size
-                heat[key].append((clip.start, np.repeat(maps, step, axis=0)[:len(clip.frames)]))
-                top = top_mean(maps, each[key].top_fraction)
-                tops[key].append((clip.start, np.repeat(top, step)[:len(clip.frames)]))
+    step = backbone.temporal_patch_size
+
+    def maps_of(clips: Sequence[Clip]) -> list[dict[str, Float32[np.ndarray, "t h w"]]]:
+        return [{key: decoder.heatmap(sight.taps, prototypes).float().cpu().numpy() for key, decoder in decoders.items()}
+                for sight in backbone.see_many(clips)]
+
+    for clip, found in in_windows(frames, maps_of, length=length, stride=stride, name=name, batch=batch,
+                                  device=getattr(backbone, "device", "cpu")):
+        for key, maps in found.items():
+            heat[key].append((clip.start, np.repeat(maps, step, axis=0)[:len(clip.frames)]))
+            top = top_mean(maps, each[key].top_fraction)
+            tops[key].append((clip.start, np.repeat(top, step)[:len(clip.frames)]))
     return {key: finish(name, stitch(tops[key], len(frames)), stitch(heat[key], len(frames)), size=tuple(frames.size),
                         scoring=each[key]) for key in decoders}

@@ -22,6 +22,7 @@ from tvad.adaptation.evidence import Calibration, Fusion, fuse, log_odds, squash
 from tvad.adaptation.oneclass import NormalBank
 from tvad.adaptation.tower import is_adapted, load_tower, save_tower
 from tvad.adaptation.views import reduced
+from tvad.cores import on_each_core
 from tvad.detection import DEFAULT_SCORING, Detection, Scoring, finish, top_mean
 from tvad.errors import CheckpointError, DatasetError, ParameterError
 from tvad.heatmap import AnomalyHeatmapDecoder
@@ -175,13 +176,20 @@ def detect_all(detectors: Mapping[str, AdaptedDetector], source: Any) -> dict[st
 def _evidence(detector: AdaptedDetector, frames: Frames) -> Iterator[dict[str, Float32[np.ndarray, "n h w"]]]:
     """All evidence of a video, some pairs at a time."""
     starts = list(range(0, len(frames), getattr(detector.backbone, "temporal_patch_size", 2)))
-    for first in range(0, len(starts), detector.batch):
-        chosen, parts = starts[first:first + detector.batch], {}
-        for gap in detector.fusion.gaps:
-            # The last frames are judged by the last whole pair: a pair cut short would show slower people.
-            first_of = [min(start, max(0, len(frames) - 1 - gap)) for start in chosen]
-            indices = [index for start in first_of for index in (start, min(start + gap, len(frames) - 1))]
-            unique, back = np.unique(indices, return_inverse=True)
-            pictures = frames.take(unique)[back].reshape(len(chosen), 2, *frames.size, 3)
-            parts |= detector.parts(pictures, fps=frames.fps, gap=gap)
-        yield parts
+
+    def pictures() -> Iterator[dict[int, UInt8[np.ndarray, "n 2 h w 3"]]]:
+        for first in range(0, len(starts), detector.batch):
+            chosen, found = starts[first:first + detector.batch], {}
+            for gap in detector.fusion.gaps:
+                # The last frames are judged by the last whole pair: a pair cut short would show slower people.
+                first_of = [min(start, max(0, len(frames) - 1 - gap)) for start in chosen]
+                indices = [index for start in first_of for index in (start, min(start + gap, len(frames) - 1))]
+                unique, back = np.unique(indices, return_inverse=True)
+                found[gap] = frames.take(unique)[back].reshape(len(chosen), 2, *frames.size, 3)
+            yield found
+
+    def evidence(pairs: Mapping[int, UInt8[np.ndarray, "n 2 h w 3"]]) -> dict[str, Float32[np.ndarray, "n h w"]]:
+        found = [detector.parts(some, fps=frames.fps, gap=gap) for gap, some in pairs.items()]
+        return {name: maps for part in found for name, maps in part.items()}
+
+    yield from on_each_core(evidence, pictures(), device=getattr(detector.backbone, "device", "cpu"))

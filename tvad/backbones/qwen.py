@@ -153,7 +153,8 @@ class QwenBackbone:
             )
         parts = [self.patches(clip.frames) for clip in clips]
         t, (_, h, w) = sum(grid[0] for _, grid in parts), parts[0][1]
-        taps, merged = self.forward(torch.cat([flat for flat, _ in parts]), (t, h, w))
+        flat = torch.cat([flat for flat, _ in parts]).to(self.dtype)
+        taps, merged = vision.run_tower_by_steps(self.visual, flat, grid=(t, h, w), taps=self.taps)
         per_step = h * w // self.merge_size**2
         sights, at = [], 0
         for _, (steps, _, _) in parts:

@@ -15,7 +15,9 @@ Source: T-VAD, features V_i after vision block i (eq. 5); window attention as in
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from contextvars import ContextVar
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -28,6 +30,12 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     apply_rotary_pos_emb_vision,
 )
 from transformers.vision_utils import get_vision_window_index
+
+from tvad.cores import on_each_core
+
+STEPS = 2  # temporal patches a core looks at in one go: more fall out of its caches
+# What the tapped blocks of the pass under way in this thread gave; hooks that come and go would meet another thread's pass.
+_KEPT: ContextVar[dict[int, Tensor] | None] = ContextVar("kept", default=None)
 
 
 class LinearPatchEmbed(Qwen2_5_VisionPatchEmbed):
@@ -70,12 +78,19 @@ class BatchedWindowAttention(Qwen2_5_VLVisionAttention):
 
 
 def quicken(visual: Qwen2_5_VisionTransformerPretrainedModel) -> Qwen2_5_VisionTransformerPretrainedModel:
-    """Swap the two slow forwards in place; parameters, names and results (to rounding) stay."""
+    """Swap the two slow forwards in place, make blocks tappable; parameters, names and results (to rounding) stay."""
     # Only the class changes: the modules keep their tensors, so loaded, quantised or sharded weights all survive.
     visual.patch_embed.__class__ = LinearPatchEmbed
-    for block in visual.blocks:
+    for number, block in enumerate(visual.blocks):
         block.attn.__class__ = BatchedWindowAttention
+        block.register_forward_hook(functools.partial(_keep, number))
     return visual
+
+
+def _keep(number: int, _block: nn.Module, _inputs: tuple, output: Tensor) -> None:
+    kept = _KEPT.get()
+    if kept is not None and number in kept:
+        kept[number] = output
 
 
 def patchify(
@@ -123,24 +138,37 @@ def run_tower(
 ) -> tuple[tuple[Float[Tensor, "t h w c"], ...], Float[Tensor, "n d"]]:
     """One pass of the tower: the tapped blocks' outputs in raster order and the merged tokens for the language model.
 
-    Only the tapped outputs are kept.  Attention never crosses temporal patches in this tower, so several clips of one
-    size may be stacked along time.
+    ``visual`` must be quickened (:func:`quicken`).  Only the tapped outputs are kept.  Attention never crosses temporal
+    patches in this tower, so several clips of one size may be stacked along time.
     """
-    kept: dict[int, Tensor] = {}
-    hooks = [
-        visual.blocks[i].register_forward_hook(lambda _m, _a, out, i=i: kept.__setitem__(i, out)) for i in sorted(set(taps))
-    ]
+    kept: dict[int, Tensor | None] = dict.fromkeys(taps)
     grid_thw = torch.tensor([grid], device=patches.device)
     merge = visual.spatial_merge_size
+    before = _KEPT.set(kept)
     try:
         window_index, seqlens = get_vision_window_index(
             grid_thw, spatial_merge_size=merge, window_size=visual.window_size, patch_size=visual.patch_size
         )
         merged = visual(patches, grid_thw=grid_thw, window_index=window_index, cu_window_seqlens=seqlens).pooler_output
     finally:
-        for hook in hooks:
-            hook.remove()
+        _KEPT.reset(before)
     return tuple(raster(kept[i], window_index, grid=grid, merge=merge) for i in taps), merged
+
+
+def run_tower_by_steps(
+    visual: Qwen2_5_VisionTransformerPretrainedModel,
+    patches: Float[Tensor, "p d"],
+    *,
+    grid: tuple[int, int, int],
+    taps: Sequence[int],
+) -> tuple[tuple[Float[Tensor, "t h w c"], ...], Float[Tensor, "n d"]]:
+    """:func:`run_tower`, a few temporal patches at a time on each core of a CPU (:mod:`tvad.cores`): the same, sooner."""
+    t, h, w = grid
+    if t <= STEPS or patches.device.type != "cpu":
+        return run_tower(visual, patches, grid=grid, taps=taps)
+    parts = patches.split(STEPS * h * w)
+    seen = list(on_each_core(lambda part: run_tower(visual, part, grid=(len(part) // (h * w), h, w), taps=taps), parts))
+    return tuple(torch.cat(maps) for maps in zip(*(maps for maps, _ in seen))), torch.cat([merged for _, merged in seen])
 
 
 def tower_flops(config, *, t: int, h: int, w: int) -> int:

@@ -65,10 +65,10 @@ def operations(model: TVAD, *, frames: int = 16, size: tuple[int, int] = SIZE) -
     """Floating-point operations a frame of one window: ``tower`` and ``ahd``."""
     clip = Clip(np.zeros((frames, *size, 3), np.uint8), FPS, 0, "cost")
     with torch.inference_mode():
-        with FlopCounterMode(display=False) as tower:
-            sight = model.backbone.see(clip)
+        with FlopCounterMode(display=False) as tower:       # of this thread alone, so not ``see``
+            taps, _ = model.backbone.forward(*model.backbone.patches(clip.frames))
         with FlopCounterMode(display=False) as decoder:
-            model.decoder.heatmap(sight.taps, model.prototypes)
+            model.decoder.heatmap(taps, model.prototypes)
     return {"tower": tower.get_total_flops() / frames, "ahd": decoder.get_total_flops() / frames}
 
 

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 
+from tvad.cores import in_windows
 from tvad.detection import DEFAULT_SCORING, Detection, Scoring, finish, top_mean
 from tvad.errors import CheckpointError, DatasetError, ParameterError
 from tvad.queries.heatmap import EventHeatmapDecoder
-from tvad.video.clip import Clip, stitch, windows
+from tvad.video.clip import Clip, stitch
 
 
 def find(backbone: Any, decoder: EventHeatmapDecoder, source: Any, events: Sequence[str], *,
@@ -48,15 +50,18 @@ def find_with(backbone: Any, decoders: Mapping[Any, EventHeatmapDecoder], source
                                   f"{tuple(backbone.taps)}; open the backbone with these taps")
     heat: dict[tuple, list] = {(key, event): [] for key in decoders for event in events}
     tops: dict[tuple, list] = {place: [] for place in heat}
-    spans = windows(len(frames), length=scoring.frames_per_clip, stride=scoring.stride)
-    for first in range(0, len(spans), batch):
-        clips = [Clip(frames.read(start, stop), frames.fps, start, name) for start, stop in spans[first:first + batch]]
-        for clip, sight in zip(clips, backbone.see_many(clips)):
-            count = len(clip.frames)
-            for key, (queries, book) in asked.items():
-                for event, maps in zip(events, decoders[key].maps(sight.taps, queries, book).float().cpu().numpy()):
-                    heat[key, event].append((clip.start, np.repeat(maps, step, axis=0)[:count]))
-                    tops[key, event].append((clip.start, np.repeat(top_mean(maps, scoring.top_fraction), step)[:count]))
+
+    def maps_of(clips: Sequence[Clip]) -> list[dict[Any, Float32[np.ndarray, "k t h w"]]]:
+        return [{key: decoders[key].maps(sight.taps, queries, book).float().cpu().numpy()
+                 for key, (queries, book) in asked.items()} for sight in backbone.see_many(clips)]
+
+    for clip, seen in in_windows(frames, maps_of, length=scoring.frames_per_clip, stride=scoring.stride, name=name,
+                                 batch=batch, device=getattr(backbone, "device", "cpu")):
+        count = len(clip.frames)
+        for key, several in seen.items():
+            for event, maps in zip(events, several):
+                heat[key, event].append((clip.start, np.repeat(maps, step, axis=0)[:count]))
+                tops[key, event].append((clip.start, np.repeat(top_mean(maps, scoring.top_fraction), step)[:count]))
     found: dict[Any, dict[str, Detection]] = {key: {} for key in decoders}
     for key, (queries, _) in asked.items():
         for event, meanings in zip(events, queries):

@@ -18,9 +18,11 @@ _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, *, synced: bool = True) -> Iterator[Path]:
     """Yield a name beside ``path`` for a library to write to; on success it is synced and takes ``path``'s place.
 
+    ``synced=False`` leaves out the syncing, which can last longer than the writing: for files with a checksum that are
+    made again if a power cut spoils them.
     On any error the old file stays as it was and the new one is removed; a disk error becomes a
     :class:`StorageError`, all others pass unchanged.
     """
@@ -33,9 +35,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
         with _disk_errors_named(path):
-            _sync(beside)
+            if synced:
+                _sync(beside)
             os.replace(beside, path)
-            _sync(path.parent)
+            if synced:
+                _sync(path.parent)
     except TvadError:
         raise
     except Exception as error:
@@ -48,22 +52,23 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
 
 
-def atomic_write(path: str | Path, content: bytes | str | None = None, *, text: bool = False) -> Any:
+def atomic_write(path: str | Path, content: bytes | str | None = None, *, text: bool = False, synced: bool = True) -> Any:
     """Write ``path`` so that it is whole or untouched: all of ``content`` at once, or by parts in a ``with`` block.
 
     ``atomic_write(path, content)`` writes and returns None.  ``with atomic_write(path) as file:`` opens for bytes (with
-    ``text`` for UTF-8 text).  Raises :class:`StorageError` as :func:`atomic_path` does.
+    ``text`` for UTF-8 text).  Raises :class:`StorageError` as :func:`atomic_path` does, whose ``synced`` this
+    takes too.
     """
     if content is None:
-        return _atomic_open(path, text=text)
-    with _atomic_open(path, text=isinstance(content, str)) as file:
+        return _atomic_open(path, text=text, synced=synced)
+    with _atomic_open(path, text=isinstance(content, str), synced=synced) as file:
         file.write(content)
     return None
 
 
 @contextlib.contextmanager
-def _atomic_open(path: str | Path, *, text: bool) -> Iterator[IO]:
-    with atomic_path(path) as beside:
+def _atomic_open(path: str | Path, *, text: bool, synced: bool) -> Iterator[IO]:
+    with atomic_path(path, synced=synced) as beside:
         with _disk_errors_named(path):
             file = open(beside, "x" if text else "xb", encoding="utf-8" if text else None)
         try:

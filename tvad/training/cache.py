@@ -17,6 +17,7 @@ import logging
 import re
 import zlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -28,6 +29,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from tvad.backbones.refilm import disturb, reframe
+from tvad.cores import on_each_core
 from tvad.errors import DatasetError
 from tvad.record import atomic_write
 from tvad.training.targets import cover, labels_of, masks_of, nearest, pair_labels
@@ -124,11 +126,10 @@ def cache_pairs(backbone: Any, videos: Sequence[Any], *, starts: Mapping[str, Se
     Raises :class:`tvad.errors.DatasetError` for anomalous frames without masks, and StorageError when the disk refuses.
     """
     rank, count = part
-    files = []
-    for video in tqdm(videos[rank::count], desc="tower features", unit="video", disable=not progress):
-        chosen = tuple(int(start) for start in starts[video.id])
-        if chosen:
-            files.append(_one(backbone, video, chosen, Path(root), batch, refilmed))
+    own = [(video, tuple(map(int, starts[video.id]))) for video in videos[rank::count]]
+    jobs = (_wanted(backbone, video, chosen, Path(root), refilmed) for video, chosen in own if chosen)
+    done = on_each_core(partial(_made, backbone, batch), jobs, device=getattr(backbone, "device", "cpu"))
+    files = list(tqdm(done, desc="tower features", unit="video", total=len(own), disable=not progress))
     return PairSet(files) if count == 1 else None
 
 
@@ -178,7 +179,18 @@ def _path(backbone: Any, video: Any, key: str, root: Path) -> Path:
     return root / tower_key(backbone)[:16] / f"{name}-{key}.safetensors"
 
 
-def _one(backbone: Any, video: Any, starts: tuple[int, ...], root: Path, batch: int, refilmed: float) -> PairFile:
+@dataclass(frozen=True)
+class _Wanted:
+    """A file that is to be made, and the pairs with their masks that go into it."""
+    video: Any
+    starts: tuple[int, ...]
+    path: Path
+    key: str
+    seen: list[tuple[Clip, UInt8[np.ndarray, "t h w"]]]
+
+
+def _wanted(backbone: Any, video: Any, starts: tuple[int, ...], root: Path, refilmed: float) -> PairFile | _Wanted:
+    """The video's file if it is there, else what is needed to make it."""
     key = _key(backbone, video, starts, refilmed)
     path = _path(backbone, video, key, root)
     if path.is_file():
@@ -186,13 +198,20 @@ def _one(backbone: Any, video: Any, starts: tuple[int, ...], root: Path, batch: 
         if isinstance(found, PairFile):
             return found
         _LOG.warning("%s: %s; making it again", path, found)
-    arrays = _extract(backbone, video, starts, batch, refilmed)
-    header = {"key": key, "format": _FORMAT, "crc": json.dumps({name: zlib.crc32(a) for name, a in arrays.items()})}
-    with atomic_write(path) as file:
+    seen = [seen_pair(video, start, backbone.temporal_patch_size, refilmed) for start in starts]
+    return _Wanted(video, starts, path, key, seen)
+
+
+def _made(backbone: Any, batch: int, job: PairFile | _Wanted) -> PairFile:
+    if isinstance(job, PairFile):
+        return job
+    arrays = _extract(backbone, job.seen, batch)
+    header = {"key": job.key, "format": _FORMAT, "crc": json.dumps({name: zlib.crc32(a) for name, a in arrays.items()})}
+    with atomic_write(job.path, synced=False) as file:
         file.write(save(arrays, header))
-    found = _open(path, key, video, starts)
+    found = _open(job.path, job.key, job.video, job.starts)
     if not isinstance(found, PairFile):
-        raise DatasetError(f"{path}: {found} right after writing; check the disk and run again")
+        raise DatasetError(f"{job.path}: {found} right after writing; check the disk and run again")
     return found
 
 
@@ -209,12 +228,11 @@ def seen_pair(video: Any, start: int, length: int, refilmed: float) -> tuple[Cli
     return Clip(frames, video.frames.fps, start, video.id), masks
 
 
-def _extract(backbone: Any, video: Any, starts: tuple[int, ...], batch: int, refilmed: float) -> dict[str, np.ndarray]:
-    length = backbone.temporal_patch_size
+def _extract(backbone: Any, seen: Sequence[tuple[Clip, UInt8[np.ndarray, "t h w"]]], batch: int) -> dict[str, np.ndarray]:
     parts, share, centre = [], [], []
-    for first in range(0, len(starts), batch):
-        seen = [seen_pair(video, start, length, refilmed) for start in starts[first:first + batch]]
-        for (_, masks), sight in zip(seen, backbone.see_many([clip for clip, _ in seen])):
+    for first in range(0, len(seen), batch):
+        some = seen[first:first + batch]
+        for (_, masks), sight in zip(some, backbone.see_many([clip for clip, _ in some])):
             stacked = torch.stack([tap[0] for tap in sight.taps]).float().clamp(-_HALF_MAX, _HALF_MAX)
             parts.append(stacked.half().cpu().numpy())
             share.append(cover(masks, parts[-1].shape[1:3]))

@@ -31,6 +31,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from tvad.conversation.economy import thinned
+from tvad.cores import on_each_core
 from tvad.errors import DatasetError
 from tvad.record import atomic_write
 from tvad.region.paint import is_grey, paint_of, painted
@@ -130,8 +131,10 @@ def cache_clips(backbone: Any, decoder: Any, clips: Sequence[ClipRange], videos:
     own = list(clips)[part[0]::part[1]]
     missing = [clip for clip in own if not store.has(clip, videos[clip.video])]
     groups = _alike(missing, videos, batch)
-    for group in tqdm(groups, desc="clip features", unit="pass", disable=not (progress and groups)):
-        store.see(group, videos)
+    jobs = (store.read(group, videos) for group in groups)
+    for _ in tqdm(on_each_core(store.see, jobs, device=getattr(backbone, "device", "cpu")), desc="clip features",
+                  unit="pass", total=len(groups), disable=not (progress and groups)):
+        pass
     if part[1] > 1:
         return None
     found = [store.open(clip, videos[clip.video], masks=masks) for clip in own]
@@ -199,21 +202,27 @@ class _Store:
     def has(self, clip: ClipRange, video: Any) -> bool:
         return all(_read(self.path(clip, video, kind)) is not None for kind in _SEEN)
 
-    def see(self, group: Sequence[ClipRange], videos: Mapping[str, Any]) -> None:
-        seen = []
+    def read(self, group: Sequence[ClipRange], videos: Mapping[str, Any]) -> list[tuple[Clip, list[Path]]]:
+        """The clips as the tower is to see them, and where what it sees belongs."""
+        found = []
         for clip in group:
             frames = videos[clip.video].frames
             shown = thinned(frames.read(clip.start, clip.stop), every=self.every, patch=self.backbone.temporal_patch_size)
-            seen.append(Clip(shown, frames.fps, clip.start, clip.video))
-        for clip, own, sight in zip(group, seen, self.backbone.see_many(seen, tokens=True)):
+            found.append((Clip(shown, frames.fps, clip.start, clip.video),
+                          [self.path(clip, videos[clip.video], kind) for kind in _SEEN]))
+        return found
+
+    def see(self, group: Sequence[tuple[Clip, Sequence[Path]]]) -> None:
+        """One pass of the tower over some clips; writes what was seen."""
+        for (clip, paths), sight in zip(group, self.backbone.see_many([clip for clip, _ in group], tokens=True)):
             with torch.inference_mode():
                 heat = self.decoder.heatmap(sight.taps, self.prototypes)
             tokens = sight.tokens.float().clamp(-_HALF_MAX, _HALF_MAX)
             grid = json.dumps(list(sight.grid))
-            paint = paint_of(own.frames, sight.grid, patch_frames=self.backbone.temporal_patch_size)
+            paint = paint_of(clip.frames, sight.grid, patch_frames=self.backbone.temporal_patch_size)
             values = tokens.half().cpu().numpy(), paint, heat.half().cpu().numpy()
-            for kind, value in zip(_SEEN, values, strict=True):
-                _write(self.path(clip, videos[clip.video], kind), kind, value, grid)
+            for path, kind, value in zip(paths, _SEEN, values, strict=True):
+                _write(path, kind, value, grid)
 
     def open(self, clip: ClipRange, video: Any, *, masks: bool) -> _Opened:
         read = {kind: _read(self.path(clip, video, kind)) for kind in _SEEN}
@@ -246,7 +255,7 @@ def _annotation(video: Any) -> list:
 
 
 def _write(path: Path, kind: str, value: np.ndarray, grid: str) -> None:
-    with atomic_write(path) as file:
+    with atomic_write(path, synced=False) as file:
         file.write(save({kind: np.ascontiguousarray(value)}, {"grid": grid, "crc": str(zlib.crc32(value.tobytes()))}))
 
 
