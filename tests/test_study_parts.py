@@ -153,7 +153,7 @@ def test_an_adaptation_gives_its_rows_and_those_of_its_parts(adapted, capsys):
     assert '"val_composites": 6' in record
     seen = backbone.seen
     adapted(seeds=(0,))[0].run()
-    assert "0 of 5 adaptations to do" in capsys.readouterr().out and backbone.seen == seen and read_rows(path) == rows
+    assert "0 of 7 adaptations to do" in capsys.readouterr().out and backbone.seen == seen and read_rows(path) == rows
 
 
 def test_every_row_of_the_camera_study_has_a_title():
@@ -177,10 +177,11 @@ def test_a_control_keeps_its_tower_and_the_frozen_row_is_of_the_frozen_detector(
         decoder: str
         scoring: Scoring
 
-    ranks = []
+    ranks, stops = [], []
 
-    def adapt(model, clips, *, config, **_):
+    def adapt(model, clips, *, config, stop_after, **_):
         ranks.append(config.tower_rank)
+        stops.append(stop_after)
 
         def made(name):
             one = Weights(name, Scoring(sigma=17.0, top_fraction=0.004))
@@ -204,7 +205,10 @@ def test_a_control_keeps_its_tower_and_the_frozen_row_is_of_the_frozen_detector(
     study.config = replace(study.config, tower_rank=4)
     whole = study._adapted(model, arm, "full")
     study._adapted(model, arm, "control-static")
-    assert ranks[-2:] == [4, 0] and {name for name, one in whole.items() if one.decoder == "frozen"} == {camera.FROZEN}
+    assert set(stops) == {None}
+    viewed = [study._adapted(model, arm, name) for name in camera.VIEWED]       # nothing is trained
+    assert stops[-2:] == [0, 0] and ranks[-2:] == [0, 0] and [list(one) for one in viewed] == [[name] for name in camera.VIEWED]
+    assert ranks[-4:-2] == [4, 0] and {name for name, one in whole.items() if one.decoder == "frozen"} == {camera.FROZEN}
     assert sorted(map(len, camera.together(whole))) == [1, len(whole) - 1]
 
 

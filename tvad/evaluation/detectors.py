@@ -85,6 +85,8 @@ ADAPTED: dict[str, str] = {
     "adapted-five-thresholds": "T-VAD, adapted, regions at five thresholds",
     "adapted-levels": "T-VAD, adapted, heat by place", "adapted-oneclass": "T-VAD, adapted, with a one-class score",
     "adapted-oneclass-alone": "T-VAD, one-class score alone", "simulated-only": "T-VAD, from simulation alone",
+    "matched-view": "T-VAD, from simulation alone, the camera's view matched",
+    "matched-view-control-random-tower": "T-VAD, view matched, on a random tower (control)",
     "adapted-control-static": "T-VAD, adapted, without motion (control)",
     "adapted-control-random-tower": "T-VAD, adapted, on a random tower (control)",
 }

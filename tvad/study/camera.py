@@ -6,11 +6,13 @@ Fixed before any test clip is read: settings are the defaults of ``AdaptConfig``
 simulated validation scenes, and region thresholds lie on the scale that held-out normal footage sets.  Every seed is an
 adaptation of its own, from that seed's decoder of phase 1.  Rows: ``simulated-only`` (not adapted), ``adapted`` (the
 default), ``adapted-frozen`` (the decoder alone, the tower as it was), ``adapted-tower`` (the tower too) and
-``adapted-native-size`` (pictures not enlarged), both adaptations of their own,
+``adapted-native-size`` (pictures not enlarged), both adaptations of their own, ``matched-view`` (weights as phase 1 left
+them; size, gap, scale of the scores and smoothing as adaptation finds them from normal footage),
 ``adapted-smoothed-in-frames``, ``adapted-top-percent`` and ``adapted-five-thresholds`` (smoothing does not follow the
 people's pace, the patches that count not their size, regions at five thresholds and of any size), ``adapted-*`` (the
 default's weights with other evidence, see ``PARTS``), and the controls, whose decoder alone is adapted, to a tower that is
-random or sees each pair frozen to one frame: what they are to be compared with is ``adapted-frozen``.
+random or sees each pair frozen to one frame: what they are to be compared with is ``adapted-frozen``; the random one also
+has a row of its own matched view.
 """
 from __future__ import annotations
 
@@ -59,8 +61,11 @@ CONTROLS = ("control-random-tower", "control-static")
 FULL = ("simulated-only", DEFAULT, FROZEN, *SCORED, *PARTS)
 # Adaptations of their own: of the trained tower, by what is changed, and of the controls' towers.
 CHANGED: Mapping[str, Mapping[str, Any]] = {"adapted-native-size": {"zooms": (1.0,)}, TOWER: {"tower_rank": RANK}}
-ADAPTATIONS = ("full", *CHANGED, *CONTROLS)
-VARIANTS = (*FULL, *CHANGED, *(f"adapted-{name}" for name in CONTROLS))
+# Nothing is trained: the camera's view and scale alone are found, which needs few pairs; by the tower that sees.
+VIEWED: Mapping[str, str] = {"matched-view": "full", "matched-view-control-random-tower": "control-random-tower"}
+VIEWING: Mapping[str, Any] = {"composites": 2, "normal": 100, "rehearsal": 0, "oneclass": False}
+ADAPTATIONS = ("full", *CHANGED, *CONTROLS, *VIEWED)
+VARIANTS = (*FULL, *CHANGED, *(f"adapted-{name}" for name in CONTROLS), *VIEWED)
 
 
 class CameraStudy:
@@ -93,7 +98,7 @@ class CameraStudy:
         # Not by ``fingerprint``, which holds the files' times: another copy of the set must give the same key.
         footage = [[video.id, len(video.frames), list(video.frames.size)] for video in self._clips("train")]
         parts = ["camera", settings, THRESHOLDS, sorted(PARTS.items()), sorted(SCORED.items()), sorted(CHANGED.items()),
-                 source_hash(), footage, self.phase1.config_hash(self.stock)]
+                 sorted(VIEWING.items()), source_hash(), footage, self.phase1.config_hash(self.stock)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
     def run(self) -> Path:
@@ -120,10 +125,10 @@ class CameraStudy:
 
     def variants(self, name: str) -> tuple[str, ...]:
         """The rows that one adaptation gives."""
-        return FULL if name == "full" else (name,) if name in CHANGED else (f"adapted-{name}",)
+        return FULL if name == "full" else (f"adapted-{name}",) if name in CONTROLS else (name,)
 
     def _cell(self, name: str, seed: int) -> list[Row]:
-        arm = Arm(name if name in CONTROLS else "full", self.params.train_protocol, seed)
+        arm = Arm(name if name in CONTROLS else VIEWED.get(name, "full"), self.params.train_protocol, seed)
         backbone = tower_of(self.stock, arm)
         text = prototypes(backbone, cache_dir=self.cache)
         decoder = self.phase1.decoder(backbone, text, protocol=arm.train_protocol, seed=seed, variant=arm.variant,
@@ -149,11 +154,12 @@ class CameraStudy:
 
     def _adapted(self, model: TVAD, arm: Arm, name: str) -> dict[str, AdaptedDetector]:
         """Detectors by variant."""
-        changes = dict(CHANGED.get(name, {}))
-        if name in CONTROLS:        # a control's tower must stay what it is
+        changes = dict(VIEWING if name in VIEWED else CHANGED.get(name, {}))
+        if name in CONTROLS or name in VIEWED:      # a control's tower must stay what it is
             changes["tower_rank"] = 0
         result = adapt(model, self._clips("train"), output_dir=self._folder(name, arm),
                        config=replace(self.config, seed=arm.seed, **changes), cache_dir=self.cache,
+                       stop_after=0 if name in VIEWED else None,
                        rehearsal=self.phase1.videos("simcampus", arm.train_protocol, "train"))
         print(f"{name}, seed {arm.seed}: adapted in {result.seconds:.0f} s, best {dict(result.report['best'])}", flush=True)
         if name != "full":
