@@ -63,7 +63,7 @@ FULL = ("simulated-only", DEFAULT, FROZEN, *SCORED, *PARTS)
 CHANGED: Mapping[str, Mapping[str, Any]] = {"adapted-native-size": {"zooms": (1.0,)}, TOWER: {"tower_rank": RANK}}
 # Nothing is trained: the camera's view and scale alone are found, which needs few pairs; by the tower that sees.
 VIEWED: Mapping[str, str] = {"matched-view": "full", "matched-view-control-random-tower": "control-random-tower"}
-VIEWING: Mapping[str, Any] = {"composites": 2, "normal": 100, "rehearsal": 0, "oneclass": False}
+VIEWING: Mapping[str, Any] = {"composites": 2, "normal": 100, "rehearsal": 0}
 ADAPTATIONS = ("full", *CHANGED, *CONTROLS, *VIEWED)
 VARIANTS = (*FULL, *CHANGED, *(f"adapted-{name}" for name in CONTROLS), *VIEWED)
 
