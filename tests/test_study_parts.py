@@ -179,7 +179,7 @@ def test_a_control_keeps_its_tower_and_the_frozen_row_is_of_the_frozen_detector(
 
     ranks, stops = [], []
 
-    def adapt(model, clips, *, config, stop_after, **_):
+    def adapt(model, clips, *, config, stop_after=None, **_):
         ranks.append(config.tower_rank)
         stops.append(stop_after)
 
@@ -191,6 +191,7 @@ def test_a_control_keeps_its_tower_and_the_frozen_row_is_of_the_frozen_detector(
         result.frozen = made("frozen") if config.tower_rank else None
         return result
     monkeypatch.setattr(camera, "adapt", adapt)
+    monkeypatch.setattr("tvad.training.adapt.view.adapt", adapt)
     study, _ = adapted(seeds=(0,))
     monkeypatch.setattr(camera, "CHANGED", {camera.TOWER: {"tower_rank": 16}})
     model, arm = SimpleNamespace(scoring=Scoring(sigma=8.0)), study_run.Arm("full", "scene-disjoint", 0)

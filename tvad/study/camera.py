@@ -37,7 +37,7 @@ from tvad.params import Phase1, project_root
 from tvad.prompts import prototypes
 from tvad.record import Row, has_rows, provenance, replace_rows, write_json
 from tvad.study.run import CACHE_BYTES, Arm, Study, open_backbone, said, tower_of
-from tvad.training.adapt import AdaptConfig, adapt
+from tvad.training.adapt import VIEWING, AdaptConfig, adapt, match_view
 from tvad.training.adapt.pairs import source_hash
 from tvad.training.cache import prune
 
@@ -63,7 +63,6 @@ FULL = ("simulated-only", DEFAULT, FROZEN, *SCORED, *PARTS)
 CHANGED: Mapping[str, Mapping[str, Any]] = {"adapted-native-size": {"zooms": (1.0,)}, TOWER: {"tower_rank": RANK}}
 # Nothing is trained: the camera's view and scale alone are found, which needs few pairs; by the tower that sees.
 VIEWED: Mapping[str, str] = {"matched-view": "full", "matched-view-control-random-tower": "control-random-tower"}
-VIEWING: Mapping[str, Any] = {"composites": 2, "normal": 100, "rehearsal": 0}
 ADAPTATIONS = ("full", *CHANGED, *CONTROLS, *VIEWED)
 VARIANTS = (*FULL, *CHANGED, *(f"adapted-{name}" for name in CONTROLS), *VIEWED)
 
@@ -154,13 +153,16 @@ class CameraStudy:
 
     def _adapted(self, model: TVAD, arm: Arm, name: str) -> dict[str, AdaptedDetector]:
         """Detectors by variant."""
-        changes = dict(VIEWING if name in VIEWED else CHANGED.get(name, {}))
-        if name in CONTROLS or name in VIEWED:      # a control's tower must stay what it is
+        changes = dict(CHANGED.get(name, {}))
+        if name in CONTROLS:        # a control's tower must stay what it is
             changes["tower_rank"] = 0
-        result = adapt(model, self._clips("train"), output_dir=self._folder(name, arm),
-                       config=replace(self.config, seed=arm.seed, **changes), cache_dir=self.cache,
-                       stop_after=0 if name in VIEWED else None,
-                       rehearsal=self.phase1.videos("simcampus", arm.train_protocol, "train"))
+        clips, common = self._clips("train"), {"output_dir": self._folder(name, arm), "cache_dir": self.cache,
+                                               "config": replace(self.config, seed=arm.seed, **changes)}
+        if name in VIEWED:
+            result = match_view(model, clips, **common)
+        else:
+            result = adapt(model, clips, **common,
+                           rehearsal=self.phase1.videos("simcampus", arm.train_protocol, "train"))
         print(f"{name}, seed {arm.seed}: adapted in {result.seconds:.0f} s, best {dict(result.report['best'])}", flush=True)
         if name != "full":
             return {self.variants(name)[0]: result.detector}

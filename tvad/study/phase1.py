@@ -49,7 +49,9 @@ from tvad.record import (
 )
 from tvad.study.examples import first_of_each_kind, largest_target, principal_colours
 from tvad.study.listening import LISTENING, write_examples, write_silence
+from tvad.study.report import Table
 from tvad.study.run import TRAINING_SPLITS, open_backbone
+from tvad.study.viewing import VIEW_ROWS, match
 from tvad.training.phase1 import Phase1Config, train_heatmap, untrained_decoder
 from tvad.training.queries import QueryConfig, train_queries
 from tvad.video.clip import Clip
@@ -232,7 +234,7 @@ class Phase1Run:
             if self.params.sigma is not None:
                 chosen = Scoring(**{**asdict(chosen), "sigma": self.params.sigma, "chosen_on": f"{name}; sigma given"})
             finished = {key: rescore(detection, chosen) for key, detection in found.items()}
-            rows = evaluate(finished, videos, self._cell(self.val_part, chosen))
+            rows = evaluate(finished, videos, self.cell(self.val_part, chosen))
             self._write_rows(self.folder / "val_rows.jsonl", rows)
             chosen.save(self.folder / "detector.json")
         self.seconds["validation scoring"] = time.perf_counter() - began
@@ -274,13 +276,22 @@ class Phase1Run:
         scoring = Scoring.load(self.folder / "detector.json")
         found = self._score(scoring, self.test_part.videos, self.test_part.split)
         self.seconds["scoring"] = time.perf_counter() - began
-        rows = evaluate(found, self.test_part.videos, self._cell(self.test_part, scoring))
+        rows = evaluate(found, self.test_part.videos, self.cell(self.test_part, scoring))
         self._write_rows(self.folder / "rows.jsonl", rows)
         validation = read_rows(self.folder / "val_rows.jsonl")
         same = self.test_part.dataset == self.val_part.dataset and self.test_part.split != self.val_part.split
         replace_rows(self.params.output / "results.jsonl", [*rows, *(validation if same else [])])
         self.seconds["evaluation"] = time.perf_counter() - began - self.seconds["scoring"]
         return rows
+
+    def match(self) -> Table:
+        """On real footage: evaluate once more with the camera's view matched (``tvad.study.viewing``)."""
+        began, part = time.perf_counter(), self.test_part
+        if part.dataset == self.params.train_dataset:
+            return Table(f"{part.dataset} is what the decoder learnt from; there is no other view to match.")
+        found = match(self, open_part(self.params, dataset=part.dataset, protocol=part.protocol, split="train").videos)
+        self.seconds["matched view"] = time.perf_counter() - began
+        return found
 
     def finish(self) -> dict[str, Any]:
         """Write provenance, then ``complete.json``; returns the provenance."""
@@ -291,20 +302,25 @@ class Phase1Run:
                             settings=asdict(self.config))
         write_json(self.folder / "provenance.json", record)
         # Checkpoints and stored detections can be made again; they are no result.
-        asked = [name for name in ("queries.safetensors", LISTENING, "listening.json") if (self.folder / name).is_file()]
+        asked = [name for name in ("queries.safetensors", LISTENING, "listening.json", VIEW_ROWS)
+                 if (self.folder / name).is_file()]
         complete(self.folder, ["params.json", "data.json", "examples.npz", "training.json", *_TRAINED, "rows.jsonl", *asked,
                                "provenance.json"])
         return record
 
     def _score(self, scoring: Scoring, videos: Sequence[Any], split: str) -> Mapping[str, Detection]:
+        return score_dataset(self.model(scoring), videos, self.folder / "detections" / split).check().detections
+
+    def model(self, scoring: Scoring) -> TVAD:
+        """The trained decoder as a detector with the given scoring."""
         # Without queries: those that an earlier run left here may be of another tower.
         decoder = AnomalyHeatmapDecoder.load(self.folder / "ahd.safetensors", backbone=self.backbone)
-        model = TVAD(self.backbone, decoder.to(getattr(self.backbone, "device", "cpu")), prototypes=self.prototypes,
-                     scoring=scoring)
-        return score_dataset(model, videos, self.folder / "detections" / split).check().detections
+        return TVAD(self.backbone, decoder.to(getattr(self.backbone, "device", "cpu")), prototypes=self.prototypes,
+                    scoring=scoring)
 
-    def _cell(self, part: Part, scoring: Scoring) -> Cell:
-        return Cell(variant="full", dataset=part.dataset, split=part.split, protocol=part.protocol,
+    def cell(self, part: Part, scoring: Scoring, *, variant: str = "full") -> Cell:
+        """What the rows of a split share."""
+        return Cell(variant=variant, dataset=part.dataset, split=part.split, protocol=part.protocol,
                     seed=self.params.seed, config=self.params.config_hash(), sigma=scoring.sigma,
                     samples=self.params.bootstrap_samples,
                     choice=scoring.choice_on(f"{part.dataset}/{part.split}"))

@@ -29,7 +29,7 @@ def environment(run: Any) -> Table:
     params, backbone = run.params, run.backbone
     installed = [name for name, module in _DECODERS.items() if importlib.util.find_spec(module)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return _table(("", ""), [
+    return table_of(("", ""), [
         ("device", f"{getattr(backbone, 'device', 'cpu')}, {cores} CPU cores, {platform.machine()}"),
         ("number format", str(getattr(backbone, "dtype", "")).removeprefix("torch.")),
         ("attention kernel", backbone.attention),
@@ -47,7 +47,7 @@ def splits_table(records: Sequence[Mapping[str, Any]]) -> Table:
         lines.append((part["role"], _DATASETS.get(part["dataset"], part["dataset"]),
                       f"{part['split']} ({part['protocol']})", f"{part['videos']}", f"{part['frames']:,}",
                       "not opened" if rate is None else f"{rate:.3f}", f"`{part['hash']}`"))
-    return _table(("role", "data set", "split", "videos", "frames", "anomalous frames", "hash"), lines)
+    return table_of(("role", "data set", "split", "videos", "frames", "anomalous frames", "hash"), lines)
 
 
 def steps_table(record: Mapping[str, Any]) -> Table:
@@ -55,9 +55,10 @@ def steps_table(record: Mapping[str, Any]) -> Table:
     lines = [(name, f"{seconds:.1f} s") for name, seconds in record["seconds"].items()]
     lines += [("whole notebook", f"{record['wall_seconds']:.1f} s"),
               ("peak memory", f"{record['peak_memory_gib']} GiB"), ("commit", str(record["commit"]))]
-    return _table(("step", ""), lines)
+    return table_of(("step", ""), lines)
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
+def table_of(head: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
+    """Markdown of a head and its lines."""
     rows = [head, ["---"] * len(head), *lines]
     return Table("\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows))

@@ -23,6 +23,8 @@ class AdaptConfig(Optimization):
     people move as far as simulated ones do.  ``zooms``: how many times as large the tower may see the
     pictures; the one at which pasted events stand out most is taken (``zoom.py``).  ``events``: kinds to paste, () for all
     that a pair can show.  ``refilmed``: share of the training pairs that are seen through another camera's photometry.
+    ``kept``: share of the decoder's weights from before the adaptation in those that it leaves (``loop.blend``): what is
+    learnt of composites is, in part, that they are composites.
     ``oneclass``: make the bank of normal patches, which only evidence that counts it needs.  ``fusion``: evidence of the
     detector left behind.
     Scores: ``smoothing`` over time as the model has it in "frames", or with the people's "pace"; ``spot``: the patches that
@@ -53,6 +55,7 @@ class AdaptConfig(Optimization):
     gaps: tuple[int, ...] = ()
     zooms: tuple[float, ...] = (1.0, 1.25, 1.5)
     refilmed: float = 0.0
+    kept: float = 0.5
     events: tuple[str, ...] = ()
     people: float = 1.5
     oneclass: bool = False
@@ -91,6 +94,7 @@ class AdaptConfig(Optimization):
         if self.target_rule not in RULES or not 0 <= self.refilmed <= 1:
             raise ParameterError(f"adapt: target_rule {self.target_rule!r} must be one of {', '.join(RULES)} and refilmed "
                                  f"{self.refilmed} in 0..1")
+        self.check_share("kept")
         if not 0 < self.held_out < 1:
             raise ParameterError(f"adapt: held_out {self.held_out} must be in (0, 1)")
         if len(self.shares) != 3 or min(self.shares) < 0 or self.shares[0] <= 0:

@@ -34,7 +34,7 @@ from tvad.training.phase1 import patch_batch
 
 _CHUNK = 32
 # Settings that the weights do not depend on by themselves.
-LATER = ("fusion", "oneclass", "smoothing", "spot", "thresholds")
+LATER = ("kept", "fusion", "oneclass", "smoothing", "spot", "thresholds")
 
 
 @dataclass
@@ -132,6 +132,16 @@ def run_key(sources: Sequence[Source], held_out: HeldOut, config: AdaptConfig, p
     parts = [settings, identity, [[source.name, source.share, source.pairs.key] for source in sources],
              held_out.composites.key, held_out.normal.key, hashlib.sha256(prototypes.cpu().numpy().tobytes()).hexdigest()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@torch.no_grad()
+def blend(decoder: AnomalyHeatmapDecoder, before: AnomalyHeatmapDecoder, kept: float) -> None:
+    """Move ``decoder``'s weights in place a share of ``kept`` of the way back to those of ``before``.
+
+    Source: weight-space ensembles of a model before and after fine-tuning (Wortsman et al., CVPR 2022).
+    """
+    for own, old in zip(decoder.parameters(), before.parameters(), strict=True):
+        own.lerp_(old.to(own), kept)
 
 
 def hash_of(decoder: AnomalyHeatmapDecoder, facts: str) -> str:

@@ -23,6 +23,7 @@ def as_text(report: Mapping[str, Any]) -> str:
         f"frames between the two of a pair: {', '.join(map(str, report['config']['gaps']))}",
         *_of_zoom(report),
         *_of_tower(report),
+        *_of_weights(report),
         "", f"{'evidence':44} pixel   micro   hard    pasted  clip spread",
     ]
     for title, found in report["options"].items():
@@ -42,6 +43,14 @@ def _of_zoom(report: Mapping[str, Any]) -> list[str]:
     tried = ", ".join(f"{zoom} {value:.3f}" for zoom, value in report["zooms"].items())
     told = f" (events against real pairs, AUC: {tried})" if tried else ""
     return [f"seen {report['config']['zooms'][0]:g} times as large{told}"]
+
+
+def _of_weights(report: Mapping[str, Any]) -> list[str]:
+    """How much of the decoder was kept; an adapted tower is seen by a decoder of its own."""
+    kept = report["config"]["kept"]
+    if "tower" in report or not kept:
+        return []
+    return [f"the decoder keeps {kept:.0%} of its weights from before; the lines below are of the mixture"]
 
 
 def _of_tower(report: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import shutil
 import time
@@ -34,7 +35,7 @@ from tvad.scenes.composite.survey import survey
 from tvad.training.adapt.assembly import Assembly, CameraPairs, assemble
 from tvad.training.adapt.config import AdaptConfig
 from tvad.training.adapt.disk import check_room, features_bytes, pair_bytes, scratch
-from tvad.training.adapt.loop import HeldOut, Source, fine_tune, hash_of, run_key
+from tvad.training.adapt.loop import HeldOut, Source, blend, fine_tune, hash_of, run_key
 from tvad.training.adapt.pairs import composite_videos, normal_videos, pair_starts, source_hash, split
 from tvad.training.adapt.report import as_text
 from tvad.training.adapt.tower import Pictures, photograph, train_tower
@@ -139,7 +140,7 @@ def adapt(model: Any, source: Any, *, output_dir: Path | str, config: AdaptConfi
         with scratch(run.cache, "features-") as room:
             run.features = Path(room)
             pairs = {gap: run.pairs_of(gap) for gap in config.gaps}
-            after = replace(config, steps=config.tower_after, learning_rate=config.learning_rate / 2)
+            after = replace(config, steps=config.tower_after, learning_rate=config.learning_rate / 2, kept=0.0)
             done = run.trained(decoder, pairs, folder, after, stop_after)
         facts["tower"] = {"losses": losses, "frozen": {"best": first.state.best, "options": first.made.options}}
         # Steps of the decoder go on counting; those of the tower lie between the two runs.
@@ -264,7 +265,7 @@ class _Run:
     def trained(self, decoder: AnomalyHeatmapDecoder, pairs: dict[int, CameraPairs], folder: Path, config: AdaptConfig,
                 stop_after: int | None) -> _Trained:
         """A decoder fine-tuned from ``decoder`` on what ``backbone`` sees; its detector is in ``folder``."""
-        share, decoder = len(pairs), copy.deepcopy(decoder)
+        share, old, decoder = len(pairs), decoder, copy.deepcopy(decoder)
         scoring = scoring_of(self.model.scoring, self.site, config, pairs[config.gaps[0]].composites.grid)
         # Which weights are the best depends on how pairs are scored.
         before = hash_of(decoder, f"{self.backbone.fingerprint} {scoring.top_fraction}")
@@ -282,6 +283,9 @@ class _Run:
         began = time.monotonic()
         key = run_key(sources, held_out, config, text, before)
         decoder.load_state_dict(state.best_weights)
+        if config.kept:
+            blend(decoder, old, config.kept)
+            key = hashlib.sha256(f"{key} {config.kept}".encode()).hexdigest()[:16]
         made = assemble(self.backbone, decoder.eval(), text, pairs, config=config, scoring=scoring, key=key)
         made.detector.save(folder)
         self._took("assembly", began)
