@@ -153,7 +153,7 @@ def test_an_adaptation_gives_its_rows_and_those_of_its_parts(adapted, capsys):
     assert '"val_composites": 6' in record
     seen = backbone.seen
     adapted(seeds=(0,))[0].run()
-    assert "0 of 7 adaptations to do" in capsys.readouterr().out and backbone.seen == seen and read_rows(path) == rows
+    assert "0 of 8 adaptations to do" in capsys.readouterr().out and backbone.seen == seen and read_rows(path) == rows
 
 
 def test_every_row_of_the_camera_study_has_a_title():

@@ -80,6 +80,7 @@ def entry_of(name: str) -> Entry:
 ADAPTED: dict[str, str] = {
     "adapted": "T-VAD, adapted to the camera", "adapted-frozen": "T-VAD, adapted, tower frozen (the default)",
     "adapted-tower": "T-VAD, adapted, the tower too", "adapted-native-size": "T-VAD, adapted, pictures not enlarged",
+    "adapted-all-new": "T-VAD, adapted, no weights kept",
     "adapted-smoothed-in-frames": "T-VAD, adapted, smoothed over frames, not by pace",
     "adapted-top-percent": "T-VAD, adapted, scored over the top percent",
     "adapted-five-thresholds": "T-VAD, adapted, regions at five thresholds",

@@ -6,7 +6,8 @@ Fixed before any test clip is read: settings are the defaults of ``AdaptConfig``
 simulated validation scenes, and region thresholds lie on the scale that held-out normal footage sets.  Every seed is an
 adaptation of its own, from that seed's decoder of phase 1.  Rows: ``simulated-only`` (not adapted), ``adapted`` (the
 default), ``adapted-frozen`` (the decoder alone, the tower as it was), ``adapted-tower`` (the tower too) and
-``adapted-native-size`` (pictures not enlarged), both adaptations of their own, ``matched-view`` (weights as phase 1 left
+``adapted-native-size`` (pictures not enlarged), ``adapted-all-new`` (no share of the old weights kept), adaptations of
+their own, ``matched-view`` (weights as phase 1 left
 them; size, gap, scale of the scores and smoothing as adaptation finds them from normal footage),
 ``adapted-smoothed-in-frames``, ``adapted-top-percent`` and ``adapted-five-thresholds`` (smoothing does not follow the
 people's pace, the patches that count not their size, regions at five thresholds and of any size), ``adapted-*`` (the
@@ -60,7 +61,8 @@ PARTS: Mapping[str, str] = {
 CONTROLS = ("control-random-tower", "control-static")
 FULL = ("simulated-only", DEFAULT, FROZEN, *SCORED, *PARTS)
 # Adaptations of their own: of the trained tower, by what is changed, and of the controls' towers.
-CHANGED: Mapping[str, Mapping[str, Any]] = {"adapted-native-size": {"zooms": (1.0,)}, TOWER: {"tower_rank": RANK}}
+CHANGED: Mapping[str, Mapping[str, Any]] = {"adapted-all-new": {"kept": 0.0}, "adapted-native-size": {"zooms": (1.0,)},
+                                            TOWER: {"tower_rank": RANK}}
 # Nothing is trained: the camera's view and scale alone are found, which needs few pairs; by the tower that sees.
 VIEWED: Mapping[str, str] = {"matched-view": "full", "matched-view-control-random-tower": "control-random-tower"}
 ADAPTATIONS = ("full", *CHANGED, *CONTROLS, *VIEWED)
