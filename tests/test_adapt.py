@@ -214,7 +214,7 @@ def test_choices_of_evidence_share_one_pass_of_the_tower(adapted, clips):
         apart = {title: one.detect(clips[3]) for title, one in choices.items()}
     finally:
         del backbone.see
-    assert passes == 2 and len(calls) > 3 * passes          # one a gap: twenty frames are one batch
+    assert passes == 6 and len(calls) > 3 * passes          # one a gap for each four of the ten pairs
     for title, detection in apart.items():
         np.testing.assert_array_equal(together[title].raw_scores, detection.raw_scores)
         np.testing.assert_array_equal(together[title].heatmap, detection.heatmap)

@@ -41,7 +41,7 @@ def test_a_share_of_the_weights_stays_as_it_was(make, model):
     for new, mixed, old in zip(*weights):
         torch.testing.assert_close(mixed, 0.75 * new + 0.25 * old)
     assert any(not torch.equal(new, old) for new, old in zip(weights[0], weights[2]))
-    assert "keeps 25% of its weights" in (part.folder / "report.txt").read_text()
+    assert "mixes that step with 25% of the weights from before, pixel AUROC 0" in (part.folder / "report.txt").read_text()
 
 
 def test_another_share_is_another_detector_and_no_other_training(make):
@@ -50,7 +50,7 @@ def test_another_share_is_another_detector_and_no_other_training(make):
     steps = sorted((first.folder / "checkpoints").iterdir())
     other = make(kept=0.5)
     assert other.report["key"] != first.report["key"] and other.detector.fingerprint != first.detector.fingerprint
-    assert sorted((first.folder / "checkpoints").iterdir()) == steps and "keeps" not in text
+    assert sorted((first.folder / "checkpoints").iterdir()) == steps and "mixes" not in text
     assert make(kept=0.5).report["key"] == other.report["key"]
 
 
@@ -58,6 +58,7 @@ def test_a_matched_view_trains_nothing(clips, model, tmp_path):
     viewed = match_view(model, clips, output_dir=tmp_path / "view", config=replace(SMALL, gaps=()),
                         cache_dir=tmp_path / "cache", progress=False)
     assert all(torch.equal(*pair) for pair in zip(viewed.detector.decoder.parameters(), model.decoder.parameters()))
+    assert "nothing was trained" in (viewed.folder / "report.txt").read_text()
     assert len(viewed.report["history"]) == 1 and viewed.report["best"]["step"] == 0
     assert viewed.detector.scoring.region_score == "max"        # regions and scores are on the camera's scale
     assert viewed.detector.detect(clips[0]).heatmap.shape[0] == 20

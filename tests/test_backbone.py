@@ -36,6 +36,15 @@ def stock(directory):
     return Qwen2_5_VLForConditionalGeneration.from_pretrained(directory, dtype=torch.float32).model.visual.eval()
 
 
+def test_a_tower_that_cannot_be_tapped_is_refused_and_quickening_twice_is_once(directory):
+    flat, grid = torch.zeros(96, 600), (1, 8, 12)
+    with pytest.raises(BackboneError, match="cannot be tapped; pass it through tvad.backbones.vision.quicken first"):
+        vision.run_tower(stock(directory), flat, grid=grid, taps=(0,))
+    tower = vision.quicken(vision.quicken(stock(directory)))
+    assert [len(block._forward_hooks) for block in tower.blocks] == [1] * len(tower.blocks)
+    assert vision.run_tower(tower, flat, grid=grid, taps=(0,))[0][0].shape[:3] == grid
+
+
 def test_raster_restores_a_position_code():
     grid, merge = (2, 8, 12), 2
     code = torch.arange(2 * 8 * 12, dtype=torch.float32).view(2, 8, 12)

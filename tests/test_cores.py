@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from tiny_model import random_model_directory
+from training_fakes import FakeBackbone, toy_split
 
 from tvad.backbones.qwen import QwenBackbone
 from tvad.cores import in_windows, on_each_core
 from tvad.record import atomic_write
+from tvad.training.cache import cache_pairs
 from tvad.video.clip import Clip
 from tvad.video.frames import ArrayFrames
 
@@ -67,8 +69,8 @@ def test_later_threads_find_the_count_that_was_set(threads):
         assert other.submit(torch.get_num_threads).result() == threads
 
 
-@pytest.mark.parametrize(("jobs", "device"), [([3], "cpu"), ([], "cpu"), ([1, 2, 3], "meta")])
-def test_a_single_job_or_another_device_stays_in_the_callers_thread(threads, jobs, device):
+@pytest.mark.parametrize(("jobs", "device"), [([3], "cpu"), ([1, 2], "cpu"), ([], "cpu"), ([1, 2, 3], "meta")])
+def test_few_jobs_or_another_device_stay_in_the_callers_thread(threads, jobs, device):
     assert set(on_each_core(lambda _: threading.get_ident(), jobs, device=device)) <= {threading.get_ident()}
 
 
@@ -85,6 +87,19 @@ def test_an_error_comes_after_the_results_before_it_and_ends_the_work(threads):
     assert found == [6 // (number - 4) for number in range(4)] and len(begun) < 20
 
 
+@pytest.mark.parametrize("first", [0, 1, 4])
+def test_an_error_of_the_jobs_comes_after_the_results_before_it(threads, first):
+    def jobs():
+        yield from range(first)
+        raise OSError("damaged")
+
+    found = []
+    with pytest.raises(OSError, match="damaged"):
+        for result in on_each_core(abs, jobs()):
+            found.append(result)
+    assert found == list(range(first))
+
+
 def test_jobs_are_taken_only_a_few_ahead_and_in_the_callers_thread(threads):
     taken = []
 
@@ -95,7 +110,7 @@ def test_jobs_are_taken_only_a_few_ahead_and_in_the_callers_thread(threads):
 
     results = on_each_core(abs, jobs())
     next(results)
-    assert len(taken) <= 2 * threads and set(taken) == {threading.get_ident()}
+    assert len(taken) <= threads + 2 and set(taken) == {threading.get_ident()}
 
 
 def test_a_tower_sees_the_same_on_any_number_of_cores(threads, backbone):
@@ -128,12 +143,34 @@ def test_windows_come_in_order_with_what_was_said_of_them(threads, batch, device
 
     def look(group):
         sizes.append(len(group))
-        return [int(clip.frames.max()) for clip in group]
+        return [(int(clip.frames.max()), clip.video) for clip in group]
 
     found = list(in_windows(frames, look, length=8, stride=8, name="mine", batch=batch, device=device))
-    assert [(clip.start, last, clip.video) for clip, last in found] == [
-        (start, start + 7, "mine") for start in (0, 8, 16, 24, 29)]
+    assert found == [(start, 8, (start + 7, "mine")) for start in (0, 8, 16, 24, 29)]
     assert max(sizes) == (batch if device == "meta" else 1)     # a GPU takes several at once
+
+
+def test_cached_pairs_are_the_same_on_any_number_of_cores(threads, tmp_path):
+    videos, backbone = toy_split("train", 5), FakeBackbone()
+    starts = {video.id: list(range(0, 30, 3)) for video in videos}
+    made = cache_pairs(backbone, videos, starts=starts, root=tmp_path / "many", progress=False)
+    torch.set_num_threads(1)
+    twin = cache_pairs(backbone, videos, starts=starts, root=tmp_path / "one", progress=False)
+    rows = np.arange(len(made))
+    assert len(made) == len(twin) == 50 and [file.video for file in made.files] == [video.id for video in videos]
+    assert all(torch.equal(*taps) for taps in zip(made.read(rows), twin.read(rows)))
+    np.testing.assert_array_equal(made.targets(rule="any"), twin.targets(rule="any"))
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(path.read_bytes()[:-100]),
+                                   lambda path: path.write_bytes(b"\0" * path.stat().st_size)])
+def test_a_file_that_a_power_cut_spoilt_is_made_again(tmp_path, spoil, caplog):
+    videos, backbone = toy_split("train", 1), FakeBackbone()
+    first = cache_pairs(backbone, videos, starts={videos[0].id: [0, 2]}, root=tmp_path, progress=False)
+    wanted = first.read(np.arange(2))
+    spoil(first.files[0].path)
+    again = cache_pairs(backbone, videos, starts={videos[0].id: [0, 2]}, root=tmp_path, progress=False)
+    assert "making it again" in caplog.text and all(torch.equal(*taps) for taps in zip(again.read(np.arange(2)), wanted))
 
 
 def test_a_forked_child_has_threads_of_its_own():

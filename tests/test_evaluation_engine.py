@@ -21,7 +21,7 @@ from tvad.evaluation import __main__ as command
 from tvad.evaluation import detectors as registry
 from tvad.evaluation.arms import arm_detections, arms_measures
 from tvad.evaluation.compare import answer_differences, differences
-from tvad.evaluation.cost import cost_measures, count
+from tvad.evaluation.cost import cost_measures, count, parameter_counts
 from tvad.evaluation.details import answer_measures, diagram, scene_measures
 from tvad.evaluation.engine import cell_of, detections_folder
 from tvad.evaluation.measures import read_measures
@@ -283,6 +283,9 @@ def test_cost_counts_what_is_there(tmp_path):
     found = {one.name: one for one in cost_measures(system, frames=16, repeats=1)}
     assert found["parameters_ahd"].value == sum(value.numel() for value in system.decoder.parameters())
     assert found["parameters_tower"].value == count(backbone.visual.parameters()) > 0 and "parameters_rae" not in found
+    whole = QwenBackbone.from_pretrained(model, taps=(0, 1, 2), device="cpu", load_language_model=True)
+    parts = parameter_counts(TVAD(whole, system.decoder, prototypes=system.prototypes))
+    assert parts["tower"] + parts["language"] == count(whole.language_model.parameters())       # neither is counted twice
     grid = backbone.see(command_clip()).grid
     assert found["flops_ahd"].value == pytest.approx(system.decoder.flops(*grid) / 16, rel=0.02)
     assert found["speed"].value > 0 and found["speed"].unit == "frames/s" and "cpu" in found["speed"].note

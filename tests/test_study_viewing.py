@@ -1,6 +1,7 @@
 """Real footage seen twice in phase 1: as filmed, and with its view matched; simulated footage has no other view."""
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -67,10 +68,12 @@ def test_rows_of_both_views_stand_beside_each_other(run):
 
 
 def test_too_little_ordinary_footage_is_said_and_leaves_no_rows_of_an_earlier_run(run):
-    (run.folder / viewing.VIEW_ROWS).write_text("stale\n")
+    rows = read_rows(run.folder / "rows.jsonl")
+    append_rows(run.folder / viewing.VIEW_ROWS, [replace(row, variant=viewing.VIEW) for row in rows])
+    append_rows(run.params.output / "results.jsonl", [*rows, *(replace(row, variant=viewing.VIEW) for row in rows)])
     said = repr(viewing.match(run, [video("train0", 0, anomalous=False, frames=2)]))
     assert said.startswith("The view cannot be matched: adapt: ") and "give at least one of 16 frames" in said
-    assert not (run.folder / viewing.VIEW_ROWS).exists() and not (run.params.output / "results.jsonl").exists()
+    assert not (run.folder / viewing.VIEW_ROWS).exists() and read_rows(run.params.output / "results.jsonl") == rows
 
 
 def test_simulated_scenes_have_no_other_view():

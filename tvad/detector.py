@@ -103,8 +103,8 @@ class StaticView:
 class TVAD:
     """The heatmap mode of T-VAD; make it with ``from_pretrained``.
 
-    ``batch``: clips a pass of the tower.  ``queries``: the decoder of query heatmaps, where there is one;
-    ``query_scoring``: from its maps to scores, by default as from the general ones.
+    ``batch``: clips a pass of the tower on a GPU; on a CPU each core takes one.  ``queries``: the decoder of query
+    heatmaps, where there is one; ``query_scoring``: from its maps to scores, by default as from the general ones.
     """
     name = "t-vad"
 
@@ -246,11 +246,10 @@ def score_many(backbone: Any, decoders: Mapping[str, AnomalyHeatmapDecoder], vid
         return [{key: decoder.heatmap(sight.taps, prototypes).float().cpu().numpy() for key, decoder in decoders.items()}
                 for sight in backbone.see_many(clips)]
 
-    for clip, found in in_windows(frames, maps_of, length=length, stride=stride, name=name, batch=batch,
-                                  device=getattr(backbone, "device", "cpu")):
+    for start, count, found in in_windows(frames, maps_of, length=length, stride=stride, name=name, batch=batch,
+                                          device=getattr(backbone, "device", "cpu")):
         for key, maps in found.items():
-            heat[key].append((clip.start, np.repeat(maps, step, axis=0)[:len(clip.frames)]))
-            top = top_mean(maps, each[key].top_fraction)
-            tops[key].append((clip.start, np.repeat(top, step)[:len(clip.frames)]))
+            heat[key].append((start, np.repeat(maps, step, axis=0)[:count]))
+            tops[key].append((start, np.repeat(top_mean(maps, each[key].top_fraction), step)[:count]))
     return {key: finish(name, stitch(tops[key], len(frames)), stitch(heat[key], len(frames)), size=tuple(frames.size),
                         scoring=each[key]) for key in decoders}

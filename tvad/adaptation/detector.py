@@ -31,6 +31,7 @@ from tvad.video.clip import Clip
 from tvad.video.frames import Frames
 from tvad.video.read import open_frames
 
+_AT_ONCE = 4        # pairs that a core looks at in one go: enough parts for all cores, even of a short video
 _TOWER, _BANK, _SETTINGS = "tower.safetensors", "bank.safetensors", "fusion.json"
 
 
@@ -39,7 +40,7 @@ class AdaptedDetector:
     """Backbone (its tower perhaps adapted too), adapted decoder and what is known of the camera; a
     :class:`tvad.detector.Detector`.
 
-    ``batch``: pairs a pass of the tower.
+    ``batch``: pairs a pass of the tower on a GPU.
     """
     backbone: Any
     decoder: AnomalyHeatmapDecoder
@@ -176,10 +177,12 @@ def detect_all(detectors: Mapping[str, AdaptedDetector], source: Any) -> dict[st
 def _evidence(detector: AdaptedDetector, frames: Frames) -> Iterator[dict[str, Float32[np.ndarray, "n h w"]]]:
     """All evidence of a video, some pairs at a time."""
     starts = list(range(0, len(frames), getattr(detector.backbone, "temporal_patch_size", 2)))
+    device = getattr(detector.backbone, "device", "cpu")
+    batch = detector.batch if torch.device(device).type != "cpu" else min(detector.batch, _AT_ONCE)
 
     def pictures() -> Iterator[dict[int, UInt8[np.ndarray, "n 2 h w 3"]]]:
-        for first in range(0, len(starts), detector.batch):
-            chosen, found = starts[first:first + detector.batch], {}
+        for first in range(0, len(starts), batch):
+            chosen, found = starts[first:first + batch], {}
             for gap in detector.fusion.gaps:
                 # The last frames are judged by the last whole pair: a pair cut short would show slower people.
                 first_of = [min(start, max(0, len(frames) - 1 - gap)) for start in chosen]
@@ -192,4 +195,4 @@ def _evidence(detector: AdaptedDetector, frames: Frames) -> Iterator[dict[str, F
         found = [detector.parts(some, fps=frames.fps, gap=gap) for gap, some in pairs.items()]
         return {name: maps for part in found for name, maps in part.items()}
 
-    yield from on_each_core(evidence, pictures(), device=getattr(detector.backbone, "device", "cpu"))
+    yield from on_each_core(evidence, pictures(), device=device)

@@ -32,6 +32,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 from transformers.vision_utils import get_vision_window_index
 
 from tvad.cores import on_each_core
+from tvad.errors import BackboneError
 
 STEPS = 2  # temporal patches a core looks at in one go: more fall out of its caches
 # What the tapped blocks of the pass under way in this thread gave; hooks that come and go would meet another thread's pass.
@@ -82,8 +83,9 @@ def quicken(visual: Qwen2_5_VisionTransformerPretrainedModel) -> Qwen2_5_VisionT
     # Only the class changes: the modules keep their tensors, so loaded, quantised or sharded weights all survive.
     visual.patch_embed.__class__ = LinearPatchEmbed
     for number, block in enumerate(visual.blocks):
+        if not isinstance(block.attn, BatchedWindowAttention):      # else it has been here before
+            block.register_forward_hook(functools.partial(_keep, number))
         block.attn.__class__ = BatchedWindowAttention
-        block.register_forward_hook(functools.partial(_keep, number))
     return visual
 
 
@@ -138,8 +140,8 @@ def run_tower(
 ) -> tuple[tuple[Float[Tensor, "t h w c"], ...], Float[Tensor, "n d"]]:
     """One pass of the tower: the tapped blocks' outputs in raster order and the merged tokens for the language model.
 
-    ``visual`` must be quickened (:func:`quicken`).  Only the tapped outputs are kept.  Attention never crosses temporal
-    patches in this tower, so several clips of one size may be stacked along time.
+    Only the tapped outputs are kept.  Attention never crosses temporal patches in this tower, so several clips of one size
+    may be stacked along time.  Raises BackboneError for a tower that was not quickened (:func:`quicken`).
     """
     kept: dict[int, Tensor | None] = dict.fromkeys(taps)
     grid_thw = torch.tensor([grid], device=patches.device)
@@ -152,6 +154,8 @@ def run_tower(
         merged = visual(patches, grid_thw=grid_thw, window_index=window_index, cu_window_seqlens=seqlens).pooler_output
     finally:
         _KEPT.reset(before)
+    if any(output is None for output in kept.values()):
+        raise BackboneError("the tower's blocks cannot be tapped; pass it through tvad.backbones.vision.quicken first")
     return tuple(raster(kept[i], window_index, grid=grid, merge=merge) for i in taps), merged
 
 

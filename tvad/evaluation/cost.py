@@ -45,7 +45,8 @@ def parameter_counts(model: TVAD, *, speaker: Path | str | None = None) -> dict[
     stock = getattr(model.backbone, "backbone", model.backbone)
     found = {"tower": count(stock.visual.parameters())}
     if stock.language_model is not None:
-        found["language"] = count(stock.language_model.parameters())
+        tower = {id(one) for one in stock.visual.parameters()}
+        found["language"] = count(one for one in stock.language_model.parameters() if id(one) not in tower)
     found["ahd"] = count(model.decoder.parameters())
     if speaker is not None:
         read_record(speaker)

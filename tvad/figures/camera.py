@@ -45,7 +45,7 @@ def composites(run: CameraRun) -> tuple[Figure, str]:
     axes.imshow(picture)
     axes.axis("off")
     return figure, ("Simulated actors in ordinary footage of this camera: red, events that count as anomalous; blue, "
-                    "pasted people who count as ordinary, so that being pasted is no cue.")
+                    "pasted people who count as ordinary, so that being pasted is less of a cue.")
 
 
 def validation(run: CameraRun) -> tuple[Figure, str]:
@@ -60,8 +60,8 @@ def validation(run: CameraRun) -> tuple[Figure, str]:
     axes.set(xlabel="step", ylabel="AUC", xlim=(0, None), ylim=(None, 1))
     axes.legend(frameon=False)
     return figure, ("Held-out footage of the camera with simulated actors, before adaptation (step 0) and while it goes "
-                    "on. The dotted line is the checkpoint that was kept. These are composites: they say that adaptation "
-                    "works, not how well real events will be found.")
+                    "on. The dotted line is the best step, which the detector mixes with weights from before. These are "
+                    "composites: they say that adaptation works, not how well real events will be found.")
 
 
 def alarms(run: CameraRun) -> tuple[Figure, str]:

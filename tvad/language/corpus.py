@@ -115,8 +115,8 @@ def clip_facts(view: ClipView, source: AppearanceSource, *, split: str, masks: M
         raise MaskError(f"{view.video.dataset}, {view.name}: {error}") from error
     for track in tracks:
         if len(track.frames) < LEAST_FRAMES or np.median(track.areas) < LEAST_PIXELS:
-            return Dropped(view.name, "barely seen", f"track {track.id}: {len(track.frames)} frames, "
-                                                     f"{np.median(track.areas):.0f} pixels")
+            frames = f"{len(track.frames)} frame{'s' * (len(track.frames) > 1)}"
+            return Dropped(view.name, "barely seen", f"track {track.id}: {frames}, {np.median(track.areas):.0f} pixels")
         sighting = source.of(view, track)
         if isinstance(sighting, Drop):
             return Dropped(view.name, sighting.reason, sighting.detail)

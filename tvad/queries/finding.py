@@ -22,7 +22,7 @@ from tvad.video.clip import Clip, stitch
 
 def find(backbone: Any, decoder: EventHeatmapDecoder, source: Any, events: Sequence[str], *,
          scoring: Scoring = DEFAULT_SCORING, batch: int = 4) -> dict[str, Detection]:
-    """Detections of each query, keyed by the query, in a ``Video`` or ``Frames``; ``batch``: clips a pass of the tower.
+    """Detections of each query, keyed by the query, in a ``Video`` or ``Frames``; ``batch``: clips a pass of a GPU's tower.
 
     Raises:
         ParameterError: no query, one given twice, or one without meaning; said before any frame is read.
@@ -55,13 +55,12 @@ def find_with(backbone: Any, decoders: Mapping[Any, EventHeatmapDecoder], source
         return [{key: decoders[key].maps(sight.taps, queries, book).float().cpu().numpy()
                  for key, (queries, book) in asked.items()} for sight in backbone.see_many(clips)]
 
-    for clip, seen in in_windows(frames, maps_of, length=scoring.frames_per_clip, stride=scoring.stride, name=name,
+    for start, count, seen in in_windows(frames, maps_of, length=scoring.frames_per_clip, stride=scoring.stride, name=name,
                                  batch=batch, device=getattr(backbone, "device", "cpu")):
-        count = len(clip.frames)
         for key, several in seen.items():
             for event, maps in zip(events, several):
-                heat[key, event].append((clip.start, np.repeat(maps, step, axis=0)[:count]))
-                tops[key, event].append((clip.start, np.repeat(top_mean(maps, scoring.top_fraction), step)[:count]))
+                heat[key, event].append((start, np.repeat(maps, step, axis=0)[:count]))
+                tops[key, event].append((start, np.repeat(top_mean(maps, scoring.top_fraction), step)[:count]))
     found: dict[Any, dict[str, Detection]] = {key: {} for key in decoders}
     for key, (queries, _) in asked.items():
         for event, meanings in zip(events, queries):

@@ -151,8 +151,9 @@ def _decoder_facts(folder: Path) -> dict[str, Any]:
 
 
 def _rows_of(run: Path) -> list[Row]:
+    """What was measured of the weights as they will be opened: without a camera's view, which is no part of the folder."""
     path = run / "results.jsonl"
-    return read_rows(path) if path.is_file() else []
+    return [row for row in read_rows(path) if row.variant != "matched-view"] if path.is_file() else []
 
 
 def _zoo_folder(name: str) -> Path | None:

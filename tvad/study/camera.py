@@ -7,8 +7,8 @@ simulated validation scenes, and region thresholds lie on the scale that held-ou
 adaptation of its own, from that seed's decoder of phase 1.  Rows: ``simulated-only`` (not adapted), ``adapted`` (the
 default), ``adapted-frozen`` (the decoder alone, the tower as it was), ``adapted-tower`` (the tower too) and
 ``adapted-native-size`` (pictures not enlarged), ``adapted-all-new`` (no share of the old weights kept), adaptations of
-their own, ``matched-view`` (weights as phase 1 left
-them; size, gap, scale of the scores and smoothing as adaptation finds them from normal footage),
+their own, ``matched-view`` (weights as phase 1 left them; size, gap, scale of the scores and smoothing as adaptation finds
+them from normal footage),
 ``adapted-smoothed-in-frames``, ``adapted-top-percent`` and ``adapted-five-thresholds`` (smoothing does not follow the
 people's pace, the patches that count not their size, regions at five thresholds and of any size), ``adapted-*`` (the
 default's weights with other evidence, see ``PARTS``), and the controls, whose decoder alone is adapted, to a tower that is
@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -97,7 +98,8 @@ class CameraStudy:
         """Hash of all that decides the rows."""
         settings = {name: value for name, value in asdict(self.config).items() if name != "seed"}
         # Not by ``fingerprint``, which holds the files' times: another copy of the set must give the same key.
-        footage = [[video.id, len(video.frames), list(video.frames.size)] for video in self._clips("train")]
+        footage = [[video.id, len(video.frames), zlib.crc32(video.frames.read(0, 1).tobytes())]
+                   for video in self._clips("train")]
         parts = ["camera", settings, THRESHOLDS, sorted(PARTS.items()), sorted(SCORED.items()), sorted(CHANGED.items()),
                  sorted(VIEWING.items()), source_hash(), footage, self.phase1.config_hash(self.stock)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

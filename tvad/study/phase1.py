@@ -3,8 +3,8 @@
 Everything lands in ``<output>/phase1``; figures are drawn from there (``tvad.figures``) and never need a model.
 
     params.json  examples.npz  ahd.safetensors  history.json  training.json  detector.json  val_rows.jsonl
-    detections/<split>/*.npz  rows.jsonl  queries.safetensors  queries.npz  listening.json  provenance.json
-    complete.json (last)
+    detections/<split>/*.npz  rows.jsonl  queries.safetensors  queries.npz  listening.json  view_rows.jsonl
+    provenance.json  complete.json (last)
 
 A decoder that another profile's finished run has trained from the same data, tower and settings is taken over instead
 of trained again (``training.json`` says so): profile ped2 evaluates on real footage the decoder of profile tiny.
@@ -51,7 +51,7 @@ from tvad.study.examples import first_of_each_kind, largest_target, principal_co
 from tvad.study.listening import LISTENING, write_examples, write_silence
 from tvad.study.report import Table
 from tvad.study.run import TRAINING_SPLITS, open_backbone
-from tvad.study.viewing import VIEW_ROWS, match
+from tvad.study.viewing import VIEW_ROWS, forget, match
 from tvad.training.phase1 import Phase1Config, train_heatmap, untrained_decoder
 from tvad.training.queries import QueryConfig, train_queries
 from tvad.video.clip import Clip
@@ -160,7 +160,7 @@ class Phase1Run:
 
     @property
     def donor(self) -> Path | None:
-        """The first of ``donors``, if there is one."""
+        """The first of ``donors``."""
         return next(iter(self.donors), None)
 
     def data(self) -> list[dict[str, Any]]:
@@ -273,6 +273,7 @@ class Phase1Run:
     def evaluate(self) -> list[Row]:
         """Score the evaluated split and write its rows, to ``rows.jsonl`` and into the run's ``results.jsonl``."""
         began = time.perf_counter()
+        forget(self)
         scoring = Scoring.load(self.folder / "detector.json")
         found = self._score(scoring, self.test_part.videos, self.test_part.split)
         self.seconds["scoring"] = time.perf_counter() - began
@@ -289,7 +290,8 @@ class Phase1Run:
         began, part = time.perf_counter(), self.test_part
         if part.dataset == self.params.train_dataset:
             return Table(f"{part.dataset} is what the decoder learnt from; there is no other view to match.")
-        found = match(self, open_part(self.params, dataset=part.dataset, protocol=part.protocol, split="train").videos)
+        part = open_part(self.params, dataset=part.dataset, protocol=part.protocol, split="train")
+        found = match(self, part.videos)
         self.seconds["matched view"] = time.perf_counter() - began
         return found
 

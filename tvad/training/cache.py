@@ -120,7 +120,8 @@ def cache_pairs(backbone: Any, videos: Sequence[Any], *, starts: Mapping[str, Se
     """Make what is missing under ``root`` and open the pairs of all ``videos``.
 
     ``starts``: the chosen pairs of each video id. ``refilmed``: share of the pairs that are seen through another
-    camera's photometry (``tvad.backbones.refilm``), drawn by video and start. ``batch``: pairs a pass of the tower.
+    camera's photometry (``tvad.backbones.refilm``), drawn by video and start. ``batch``: pairs that the tower sees
+    together.
     ``part``: (rank, count) makes only every ``count``-th video and returns None where other ranks have more to make;
     call it again after a barrier with (0, 1).
     Raises :class:`tvad.errors.DatasetError` for anomalous frames without masks, and StorageError when the disk refuses.
@@ -129,7 +130,8 @@ def cache_pairs(backbone: Any, videos: Sequence[Any], *, starts: Mapping[str, Se
     own = [(video, tuple(map(int, starts[video.id]))) for video in videos[rank::count]]
     jobs = (_wanted(backbone, video, chosen, Path(root), refilmed) for video, chosen in own if chosen)
     done = on_each_core(partial(_made, backbone, batch), jobs, device=getattr(backbone, "device", "cpu"))
-    files = list(tqdm(done, desc="tower features", unit="video", total=len(own), disable=not progress))
+    count_of = sum(bool(chosen) for _, chosen in own)
+    files = list(tqdm(done, desc="tower features", unit="video", total=count_of, disable=not progress))
     return PairSet(files) if count == 1 else None
 
 

@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--gaps", type=int, nargs="+", default=(), help="frames between the two of a pair; default: by the people's pace")
     add("--oneclass", type=float, default=own.fusion.oneclass, help="weight of the one-class score, 0: off")
     add("--levels", choices=("place", "none"), default=own.fusion.levels, help="heat by place, or as the decoder gives it")
+    add("--kept", type=float, default=own.kept, help="share of the decoder's old weights in the new ones "
+        f"(default: {own.kept})")
     add("--tower-rank", type=int, default=own.tower_rank, help="rank of the tower's low-rank adapter, 0: the tower stays "
         f"frozen (default: {own.tower_rank})")
     add("--tower-steps", type=int, default=own.tower_steps, help="steps that train the adapter")
@@ -41,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         gaps = tuple(given.gaps)
         config = AdaptConfig(seed=given.seed, steps=given.steps, composites=given.composites, gaps=gaps,
-                             oneclass=given.oneclass > 0, tower_rank=given.tower_rank, tower_steps=given.tower_steps,
-                             fusion=Fusion(given.levels, given.oneclass, gaps))
+                             oneclass=given.oneclass > 0, kept=given.kept, tower_rank=given.tower_rank,
+                             tower_steps=given.tower_steps, fusion=Fusion(given.levels, given.oneclass, gaps))
         ahd = given.ahd or root / "runs" / "tiny" / "phase1" / "ahd.safetensors"
         if not ahd.is_file():
             raise CheckpointError(f"{ahd}: no decoder to start from; run: make reproduce (or give --ahd, the "

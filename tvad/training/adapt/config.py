@@ -23,8 +23,8 @@ class AdaptConfig(Optimization):
     people move as far as simulated ones do.  ``zooms``: how many times as large the tower may see the
     pictures; the one at which pasted events stand out most is taken (``zoom.py``).  ``events``: kinds to paste, () for all
     that a pair can show.  ``refilmed``: share of the training pairs that are seen through another camera's photometry.
-    ``kept``: share of the decoder's weights from before the adaptation in those that it leaves (``loop.blend``): what is
-    learnt of composites is, in part, that they are composites.
+    ``kept``: share of the decoder's weights from before the adaptation in those that it leaves (``loop.blended``), for what
+    is learnt of composites is, in part, that they are composites; an adapted tower gets a decoder of its own, all new.
     ``oneclass``: make the bank of normal patches, which only evidence that counts it needs.  ``fusion``: evidence of the
     detector left behind.
     Scores: ``smoothing`` over time as the model has it in "frames", or with the people's "pace"; ``spot``: the patches that

@@ -7,6 +7,7 @@ an event and pairs without (real ones and composites of ordinary people); the we
 """
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -135,13 +136,15 @@ def run_key(sources: Sequence[Source], held_out: HeldOut, config: AdaptConfig, p
 
 
 @torch.no_grad()
-def blend(decoder: AnomalyHeatmapDecoder, before: AnomalyHeatmapDecoder, kept: float) -> None:
-    """Move ``decoder``'s weights in place a share of ``kept`` of the way back to those of ``before``.
+def blended(decoder: AnomalyHeatmapDecoder, before: AnomalyHeatmapDecoder, kept: float) -> AnomalyHeatmapDecoder:
+    """A decoder whose weights lie a share of ``kept`` of the way from those of ``decoder`` back to those of ``before``.
 
     Source: weight-space ensembles of a model before and after fine-tuning (Wortsman et al., CVPR 2022).
     """
-    for own, old in zip(decoder.parameters(), before.parameters(), strict=True):
+    mixed = copy.deepcopy(decoder)
+    for own, old in zip(mixed.parameters(), before.parameters(), strict=True):
         own.lerp_(old.to(own), kept)
+    return mixed
 
 
 def hash_of(decoder: AnomalyHeatmapDecoder, facts: str) -> str:

@@ -19,7 +19,7 @@ def as_text(report: Mapping[str, Any]) -> str:
         f"footage: {len(report['videos']['training'])} videos for training, {len(report['videos']['held_out'])} held out",
         f"validation (held-out normal footage and composites on it): pixel AUROC {before['val_pixel_auroc']:.4f} before, "
         f"{best['val_pixel_auroc']:.4f} after; micro AUC {before['val_micro_auc']:.4f} before, {best['val_micro_auc']:.4f} "
-        f"after (step {best['step']})",
+        f"after (step {best['step']})" + ("" if len(report["history"]) > 1 else "; nothing was trained"),
         f"frames between the two of a pair: {', '.join(map(str, report['config']['gaps']))}",
         *_of_zoom(report),
         *_of_tower(report),
@@ -46,11 +46,14 @@ def _of_zoom(report: Mapping[str, Any]) -> list[str]:
 
 
 def _of_weights(report: Mapping[str, Any]) -> list[str]:
-    """How much of the decoder was kept; an adapted tower is seen by a decoder of its own."""
+    """How much of the decoder was kept, and what the mixture reaches; an adapted tower has a decoder of its own."""
     kept = report["config"]["kept"]
     if "tower" in report or not kept:
         return []
-    return [f"the decoder keeps {kept:.0%} of its weights from before; the lines below are of the mixture"]
+    found = next(iter(report["options"].values()), {})
+    reached = "".join(f", {name} {found[key]:.4f}" for name, key in (("pixel AUROC", "val_pixel_auroc"),
+                                                                    ("micro AUC", "val_micro_auc")) if key in found)
+    return [f"the detector mixes that step with {kept:.0%} of the weights from before{reached}"]
 
 
 def _of_tower(report: Mapping[str, Any]) -> list[str]:

@@ -35,7 +35,7 @@ from tvad.scenes.composite.survey import survey
 from tvad.training.adapt.assembly import Assembly, CameraPairs, assemble
 from tvad.training.adapt.config import AdaptConfig
 from tvad.training.adapt.disk import check_room, features_bytes, pair_bytes, scratch
-from tvad.training.adapt.loop import HeldOut, Source, blend, fine_tune, hash_of, run_key
+from tvad.training.adapt.loop import HeldOut, Source, blended, fine_tune, hash_of, run_key
 from tvad.training.adapt.pairs import composite_videos, normal_videos, pair_starts, source_hash, split
 from tvad.training.adapt.report import as_text
 from tvad.training.adapt.tower import Pictures, photograph, train_tower
@@ -69,7 +69,7 @@ class AdaptResult:
 
 @dataclass(frozen=True)
 class _Trained:
-    """Decoder with its best weights, the state of its run, the run's key, and the detector made of it."""
+    """Decoder with its best weights, the state of its run, the run's key, and the detector that keeps some old weights."""
     decoder: AnomalyHeatmapDecoder
     state: RunState
     key: str
@@ -150,7 +150,7 @@ def adapt(model: Any, source: Any, *, output_dir: Path | str, config: AdaptConfi
     save_sheet(folder / "composites.png", sheet(made))
     seconds = time.monotonic() - began
     report = {**run.facts(), **facts, "pairs": counted, "options": done.made.options,
-               "seconds": {**run.seconds, "all": round(seconds, 1)}, "key": done.key}
+               "seconds": {**run.seconds, "all": round(seconds, 1)}, "key": done.made.detector.key}
     write_json(folder / "report.json", report)
     atomic_write(folder / "report.txt", as_text(report), text=True)
     complete(folder, [*_FILES, *(["bank.safetensors"] if config.oneclass else []),
@@ -281,12 +281,13 @@ class _Run:
                           stop_after=stop_after, progress=self.progress)
         self._took("training", began)
         began = time.monotonic()
-        key = run_key(sources, held_out, config, text, before)
+        key = mixed_key = run_key(sources, held_out, config, text, before)
         decoder.load_state_dict(state.best_weights)
+        mixed = decoder
         if config.kept:
-            blend(decoder, old, config.kept)
-            key = hashlib.sha256(f"{key} {config.kept}".encode()).hexdigest()[:16]
-        made = assemble(self.backbone, decoder.eval(), text, pairs, config=config, scoring=scoring, key=key)
+            mixed = blended(decoder, old, config.kept)
+            mixed_key = hashlib.sha256(f"{key} {config.kept}".encode()).hexdigest()[:16]
+        made = assemble(self.backbone, mixed.eval(), text, pairs, config=config, scoring=scoring, key=mixed_key)
         made.detector.save(folder)
         self._took("assembly", began)
         return _Trained(decoder, state, key, made)

@@ -22,6 +22,9 @@ VIEWING: Mapping[str, Any] = {"composites": 2, "normal": 100, "rehearsal": 0, "k
 
 def match_view(model: Any, source: Any, *, output_dir: Path | str, config: AdaptConfig | None = None,
                cache_dir: Path | str = "data/cache", progress: bool = True) -> AdaptResult:
-    """:func:`tvad.training.adapt.adapt` up to its first step; arguments, result and errors are the same."""
+    """:func:`tvad.training.adapt.adapt` up to its first step: result and errors are the same.
+
+    ``config``: gaps, zooms, validation pairs and scores are taken from it; ``VIEWING`` says what is not.
+    """
     return adapt(model, source, output_dir=output_dir, config=replace(config or AdaptConfig(), **VIEWING),
                  cache_dir=cache_dir, stop_after=0, progress=progress)
