@@ -110,7 +110,8 @@ def fine_tune(decoder: AnomalyHeatmapDecoder, sources: Sequence[Source], held_ou
         state = RunState(step=0, history=[], best=None, best_weights=None, losses=[])
         _validate(decoder, held_out, targets, labels, prototypes, state, device, top_fraction)
     decoder.train()
-    bar = tqdm(total=config.steps, initial=state.step, desc="adapting", unit="step", disable=not progress)
+    bar = tqdm(total=config.steps, initial=state.step, desc="adapting", unit="step",
+               disable=not progress or stop_after == 0)
     while state.step < config.steps and (stop_after is None or state.step < stop_after):
         state.losses.append(_step(decoder, optimizer, sources, config, state.step, prototypes, device))
         state.step += 1
