@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from composite_footage import toy_footage
-from training_fakes import GRID, SIZE, FakeBackbone, fake_model, toy_split
+from training_fakes import GRID, SIZE, FakeBackbone, fake_model, toy_clips, toy_split
 
 from tvad.adaptation.detector import AdaptedDetector, detect_all
 from tvad.adaptation.evidence import Calibration, Fusion
@@ -36,7 +36,7 @@ SMALL = AdaptConfig(steps=4, batch_size=8, validate_every=2, composites=12, norm
 
 @pytest.fixture(scope="module")
 def clips():
-    return [toy_footage(f"clip{number}", size=SIZE, frames=20, people=5, seed=number)[0] for number in range(4)]
+    return toy_clips()
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from composite_footage import toy_footage
-from training_fakes import SIZE, fake_model, toy_split
+from training_fakes import fake_model, toy_clips, toy_split
 
 from tvad.errors import ParameterError
 from tvad.training.adapt import AdaptConfig, adapt, match_view
@@ -17,7 +16,7 @@ SMALL = AdaptConfig(steps=4, batch_size=8, validate_every=2, composites=12, norm
 
 @pytest.fixture(scope="module")
 def clips():
-    return [toy_footage(f"clip{number}", size=SIZE, frames=20, people=5, seed=number)[0] for number in range(4)]
+    return toy_clips()
 
 
 @pytest.fixture(scope="module")

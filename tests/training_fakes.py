@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from composite_footage import toy_footage
 
 from tvad.backbones.qwen import Sight
 from tvad.datasets.base import Event, Video
@@ -51,6 +52,11 @@ class FakeBackbone:
 
     def randomised(self, *, seed):
         return FakeBackbone(f"fake-random-{seed}", gain=0.0)
+
+
+def toy_clips() -> list:
+    """Four short videos of one toy camera in which nothing happens."""
+    return [toy_footage(f"clip{number}", size=SIZE, frames=20, people=5, seed=number)[0] for number in range(4)]
 
 
 def fake_model(backbone=None) -> SimpleNamespace:

@@ -127,11 +127,10 @@ def cache_pairs(backbone: Any, videos: Sequence[Any], *, starts: Mapping[str, Se
     Raises :class:`tvad.errors.DatasetError` for anomalous frames without masks, and StorageError when the disk refuses.
     """
     rank, count = part
-    own = [(video, tuple(map(int, starts[video.id]))) for video in videos[rank::count]]
-    jobs = (_wanted(backbone, video, chosen, Path(root), refilmed) for video, chosen in own if chosen)
+    own = [video for video in videos[rank::count] if len(starts[video.id])]
+    jobs = (_wanted(backbone, video, tuple(map(int, starts[video.id])), Path(root), refilmed) for video in own)
     done = on_each_core(partial(_made, backbone, batch), jobs, device=getattr(backbone, "device", "cpu"))
-    count_of = sum(bool(chosen) for _, chosen in own)
-    files = list(tqdm(done, desc="tower features", unit="video", total=count_of, disable=not progress))
+    files = list(tqdm(done, desc="tower features", unit="video", total=len(own), disable=not progress))
     return PairSet(files) if count == 1 else None
 
 
