@@ -14,13 +14,14 @@ from tvad.params import project_root
 from tvad.record import latest_rows, read_rows
 from tvad.study.ablation import Ablation
 from tvad.study.camera import CameraStudy
+from tvad.study.curve import LearningCurve
 from tvad.study.queries import QueryStudy
 from tvad.study.run import VARIANTS, Study
 from tvad.study.tables import compare_table, study_tables
 from tvad.training.variants import VARIANTS as SPEAKERS
 
 # The variants that a phase lets one choose.
-KNOWN = {"1": VARIANTS, "2": tuple(SPEAKERS), "queries": (), "camera": ()}
+KNOWN = {"1": VARIANTS, "2": tuple(SPEAKERS), "queries": (), "camera": (), "curve": ()}
 
 
 def settings(assignments: Sequence[str]) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def _study(phase: str, given: argparse.Namespace) -> Any:
                         changes=settings(given.changes))
     if phase == "1":
         return Study(given.profile, seeds=given.seeds, variants=given.variants or VARIANTS)
-    return {"queries": QueryStudy, "camera": CameraStudy}[phase](given.profile, seeds=given.seeds)
+    return {"queries": QueryStudy, "camera": CameraStudy, "curve": LearningCurve}[phase](given.profile, seeds=given.seeds)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", default="tiny")
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
     parser.add_argument("--phase", choices=(*KNOWN, "all"), default="1", help="1: heatmaps, 2: answers, queries: heatmaps "
-                        "of what is named, camera: adaptation to real footage, all: what the profile has (default: 1)")
+                        "of what is named, camera: adaptation to real footage, curve: learning curve of phase 2, all: what "
+                        "the profile has but the curve (default: 1)")
     parser.add_argument("--variants", nargs="+", help="of phase 1 or 2; default: all")
     parser.add_argument("--set", nargs="+", metavar="NAME=VALUE", default=(), dest="changes",
                         help="phase 2: try other settings on validation alone, rows under runs/study/phase2")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,11 @@ class Ablation:
                  changes: Mapping[str, Any] | None = None) -> None:
         self.root = root or project_root()
         given = params or Phase2.from_profile(self.root / "notebooks" / "profiles" / f"{profile}.yaml")
-        self.params = Phase2.read({**given.as_dict(), **changes}) if changes else given
+        # What only the training knows, as LoRA's rank, is no parameter of the notebook.
+        inner = {item.name for item in fields(Phase2Config)} - {item.name for item in fields(Phase2)}
+        self._inner = {name: value for name, value in (changes or {}).items() if name in inner}
+        outer = {name: value for name, value in (changes or {}).items() if name not in inner}
+        self.params = Phase2.read({**given.as_dict(), **outer}) if outer else given
         if self.params.dataset != "simcampus":
             raise ParameterError(f"profile {profile}: phase 2 is trained on simcampus, not on {self.params.dataset}; study "
                                  "another profile")
@@ -66,7 +70,7 @@ class Ablation:
 
     def config(self, variant: str, seed: int) -> Phase2Config:
         """The settings of one cell. Raises :class:`ParameterError` for an unknown variant."""
-        return Phase2Config.from_params(self.params, variant=variant, seed=seed)
+        return Phase2Config.from_params(self.params, variant=variant, seed=seed, **self._inner)
 
     @cached_property
     def backbone(self) -> QwenBackbone:
@@ -104,7 +108,7 @@ class Ablation:
 
     def _run_protocol(self, protocol: str, cells: Sequence[tuple[str, int]]) -> Path:
         began = time.perf_counter()
-        data = self._spoken(protocol)
+        data = self.spoken(protocol)
         decoder = self.phase1.decoder(self.backbone, self.prototypes, protocol=protocol, seed=DECODER_SEED)
         config = cell_key(self.config("full", 0), self.backbone, decoder, data, prototypes=self.prototypes)
         path = self.rows_path(config)
@@ -119,7 +123,7 @@ class Ablation:
             write_json(path.with_name(f"{path.stem}.phase2-{protocol}.provenance.json"), record)
         return path
 
-    def _spoken(self, protocol: str) -> Spoken:
+    def spoken(self, protocol: str) -> Spoken:
         """Conversations and videos of a protocol; the open-set one keeps its dialogue set apart."""
         params = self.params
         if protocol != params.protocol:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -152,5 +152,5 @@ def read_seconds(folder: Path | str) -> dict[str, float]:
 
 def cell_key(config: Phase2Config, backbone: Any, decoder: Any, data: Spoken, *, prototypes: Float[Tensor, "2 d"]) -> str:
     """Hash of all that the rows of one ablation share: settings but variant and seed, models, conversations."""
-    settings = {name: value for name, value in asdict(config).items() if name not in ("variant", "seed")}
+    settings = {name: value for name, value in config.given.items() if name not in ("variant", "seed")}
     return hash_of([settings, backbone.language_fingerprint, decoder_key(decoder, prototypes), data.key])[:12]

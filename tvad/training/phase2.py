@@ -177,7 +177,7 @@ def train_speaker(config: Phase2Config, backbone: Any, decoder: Any, *, train: S
         if accelerator.is_main_process and state.best is not None:
             fill(speaker.trainable(), state.best_weights)
             calibration, bias = yes_no_calibration(run.val, run.val.rows("anomaly"))
-            speaker.save(path, extra={"phase2": asdict(config), "best": state.best, "calibration": calibration,
+            speaker.save(path, extra={"phase2": config.given, "best": state.best, "calibration": calibration,
                                       "bias": bias, "economy": asdict(config.economy), "constant": CONSTANT})
             write_json(Path(output_dir) / "history.json", state.history)
         accelerator.wait_for_everyone()
@@ -235,7 +235,7 @@ def _run_key(run: _Run) -> str:
     said = [[lessons.number, [[asdict(turn) for turn in turns] for turns in lessons.turns],
              [getattr(one, "targets", ()) for one in lessons.conversations]] for lessons in (run.train, run.val)]
     model = [run.speaker.settings, run.speaker.language_fingerprint]
-    parts = [asdict(run.config), model, run.train.clips.key, run.val.clips.key, said]
+    parts = [run.config.given, model, run.train.clips.key, run.val.clips.key, said]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

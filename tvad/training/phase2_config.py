@@ -1,7 +1,7 @@
 """Settings of phase 2, and which curriculum stage a step belongs to."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from tvad.conversation.economy import Economy
@@ -26,7 +26,8 @@ class Phase2Config(FromParameters, Optimization):
     ``skipped_share`` of the conversations of the anomaly stage lack some turns, so that questions may come in any choice.
     ``asked``: "core" trains the anomaly stage on the six core questions alone, which halves its sequences; or "all".
     ``every``, ``token_step``, ``pool``: how much of the video is looked at and read (``tvad.conversation.economy``).
-    ``region`` names the region encoder's variant, ``looks`` how many video tokens it points out (located alone).
+    ``region`` names the region encoder's variant, ``looks`` how many video tokens it points out (located alone),
+    ``hidden_width`` the width of its classifiers (worded alone; None: its own default).
     ``val_conversations`` evenly spaced ones validate (0: all). ``evidence_seed`` deals out the maps of
     ``shuffled-evidence``. ``checkpointing`` recomputes activations, for large models.
     """
@@ -35,6 +36,7 @@ class Phase2Config(FromParameters, Optimization):
     variant: str = "full"
     region: str = "located"
     looks: int = 0
+    hidden_width: int | None = None
     scene_share: float = 0.3
     skipped_share: float = 0.0
     asked: str = "all"
@@ -67,6 +69,9 @@ class Phase2Config(FromParameters, Optimization):
         self.check_share("scene_share", "lora_dropout", "blob_share", "taught_rate", "skipped_share")
         if self.asked not in ("all", "core"):
             raise ParameterError(f"phase 2: asked must be all or core, got {self.asked!r}")
+        if self.hidden_width is not None and (self.region != "worded" or self.hidden_width < 1):
+            raise ParameterError(f"phase 2: hidden_width {self.hidden_width} must be positive, and is for region worded, not "
+                                 f"{self.region!r}")
         if self.region_learning_rate <= 0:
             raise ParameterError(f"phase 2: region_learning_rate {self.region_learning_rate} must be above 0")
 
@@ -110,7 +115,13 @@ class Phase2Config(FromParameters, Optimization):
     @property
     def encoder(self) -> dict[str, Any]:
         """Arguments of ``tvad.region.make_encoder`` but the width."""
-        return {"variant": self.region, **({"looks": self.looks} if self.region == "located" else {})}
+        given = {"looks": self.looks} if self.region == "located" else {"hidden_width": self.hidden_width}
+        return {"variant": self.region, **{name: value for name, value in given.items() if value is not None}}
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings by name but those left to a default elsewhere, so that a new one leaves hashes as they were."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @property
     def mixed(self) -> int:
