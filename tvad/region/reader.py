@@ -163,13 +163,15 @@ class Reader(nn.Module):
     def _fit(self, field: Field, facts: Float[np.ndarray, "n f"], words: Int[np.ndarray, " n"],
              weights: Float[np.ndarray, " n"] | None = None) -> None:
         from sklearn.linear_model import LogisticRegression
+        from threadpoolctl import threadpool_limits
 
         known = np.unique(words)
         if len(known) < 2:
             return
         mean, spread = facts.mean(0), facts.std(0) + 1e-6
         model = LogisticRegression(C=_FITTED[field.name], max_iter=300)
-        model.fit((facts - mean) / spread, words, sample_weight=weights)
+        with threadpool_limits(1):      # so small a fit takes up to 80 times as long where threads wait for each other
+            model.fit((facts - mean) / spread, words, sample_weight=weights)
         weight, bias = model.coef_ / spread, model.intercept_
         if len(known) == 2:      # it gives the second word's alone
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2

@@ -70,8 +70,8 @@ class Phase2Config(FromParameters, Optimization):
         if self.asked not in ("all", "core"):
             raise ParameterError(f"phase 2: asked must be all or core, got {self.asked!r}")
         if self.hidden_width is not None and (self.region != "worded" or self.hidden_width < 1):
-            raise ParameterError(f"phase 2: hidden_width {self.hidden_width} must be positive, and is for region worded, not "
-                                 f"{self.region!r}")
+            raise ParameterError(f"phase 2: hidden_width {self.hidden_width} must be positive, and is for region worded, "
+                                 f"not {self.region!r}")
         if self.region_learning_rate <= 0:
             raise ParameterError(f"phase 2: region_learning_rate {self.region_learning_rate} must be above 0")
 
