@@ -13,6 +13,7 @@ from tvad.region import make_encoder
 from tvad.region.facts import PATH_FACTS, Facts
 from tvad.region.objects import warm_things
 from tvad.region.words import FILL, SENTENCES, STORY, VERDICT, Field, story, table
+from tvad.training.words import Taught, teach
 
 WIDTH = 24
 STEPS, ROWS, COLUMNS = 4, 12, 18
@@ -170,6 +171,19 @@ def test_teaching_teaches_places_and_who_is_there():
     found = [field.words[number] for number in logits["from"][:, 0].argmax(-1).tolist()]
     assert found == [told[0]["from"] for told in stories]
     assert (logits["there"][:, 0].argmax(-1) == 1).all() and (logits["there"][:, 1].argmax(-1) == 0).all()
+
+
+def test_teaching_is_a_pure_function_of_the_seed():
+    heats, stories = places(12, 0)
+    found = []
+    for state in (0, 1):        # whatever was drawn before
+        model, _, _ = bound()
+        torch.manual_seed(state)
+        clips = Taught(model.facts(heats), stories)
+        losses = teach(model, clips, [clips], None, steps=3, batch=4, seed=5, progress=False)
+        found.append((losses, {name: value.clone() for name, value in model.state_dict().items()}))
+    (one, first), (other, second) = found
+    assert one == other and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_thing_is_taught_the_words_of_the_likeliest_target():

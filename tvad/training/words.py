@@ -69,6 +69,7 @@ def teach(encoder: WordedEncoder, clips: Taught, paths: Sequence[Taught], people
     """Fit and train the encoder's classifiers: each step takes ``batch`` clips, as many of each of ``paths``, of which the
     paths alone are taught, and twice as many people."""
     reader, names = encoder.reader, set(encoder.taught())
+    encoder.eval()      # dropout would pair things and targets by chance
     reader.fit(clips.facts, clips.told)
     sets = [(one.facts, reader.wanted(one.facts, one.told)) for one in (clips, *paths)]     # the rules pair well at once
     clothes = {} if people is None else {field.name: torch.tensor(numbers(people.told, field)) for field in DRESS}
