@@ -13,7 +13,7 @@ from sklearn.metrics import precision_score, recall_score
 
 from tvad.errors import DatasetError, MissingPhaseError, ParameterError
 from tvad.figures import __main__ as command
-from tvad.figures import calibration, curves, exchanges, failures, gallery, picks, trajectories
+from tvad.figures import calibration, curves, exchanges, failures, gallery, learning, picks, trajectories
 from tvad.figures.stored import Stored
 from tvad.figures.style import MOST_BYTES
 from tvad.metrics.text import Answer
@@ -88,6 +88,15 @@ def test_the_same_run_gives_the_same_bytes(made, root):
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_the_learning_curve_shows_each_factor_s_mean_over_seeds(root):
+    figure, caption = learning.learning(Stored(Phase4()))
+    assert [axes.get_title() for axes in figure.axes] == list(learning.PANELS.values())
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert lines["training clips"].get_xydata().tolist() == [[0.25, pytest.approx(0.5)], [1.0, pytest.approx(0.75)]]
+    assert lines["steps of all stages"].get_xydata().tolist() == [[1.0, pytest.approx(0.75)]]
+    assert "validation, all 9 clips, mean of seeds 0, 1" in caption
+
+
 def test_the_list_links_all_figures(made, root):
     text = (root / "figures" / "tiny" / "paper.md").read_text()
     for name, title in gallery.TITLES.items():
@@ -119,6 +128,10 @@ def test_nothing_is_invented_where_a_run_left_nothing(root):
         assert page.write(name).reason == ("runs/empty/phase2/answers-full-test.jsonl: no answers of phase 2, and none are "
                                            "invented; run: make reproduce PROFILE=empty"), name
     assert page.write("study").reason == "figures/empty/study.jsonl: no study rows are kept; run: make study PROFILE=empty"
+    assert page.write("learning").reason == ("figures/empty/curve.jsonl: no curve rows are kept; "
+                                             "run: python -m tvad.study run --phase curve --profile empty")
+    real = gallery.Gallery(Phase4(profile="empty", dataset="ucsd_ped2")).write("learning")
+    assert real.reason == "phase 2 is trained on simcampus; not run for ucsd_ped2"
     assert not (root / "figures" / "empty").exists()
     page.show_list()
     text = (root / "figures" / "empty" / "paper.md").read_text()

@@ -15,7 +15,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from tvad.errors import BackboneError, DatasetError, MissingPhaseError, TvadError
-from tvad.figures import calibration, curves, exchanges, failures, framework, trajectories
+from tvad.figures import calibration, curves, exchanges, failures, framework, learning, trajectories
 from tvad.figures.shown import display_figure, display_text
 from tvad.figures.stored import Stored
 from tvad.figures.style import PAGE, save, settings, sign
@@ -25,16 +25,16 @@ from tvad.record import atomic_write, file_hash, provenance, write_json
 FIGURES: Mapping[str, Callable[[Stored], tuple[Figure, str]]] = {
     "framework": framework.framework, "dialogue": exchanges.dialogue, "trajectories": trajectories.trajectories,
     "curves": curves.curves, "roc_pr": curves.roc_pr, "failures": failures.failures, "reliability": calibration.reliability,
-    "study": curves.study,
+    "study": curves.study, "learning": learning.learning,
 }
 TITLES: Mapping[str, str] = {
     "framework": "Framework overview", "dialogue": "Multi-turn examples", "trajectories": "Trajectory overlays",
     "curves": "Score curves with labelled intervals", "roc_pr": "ROC and precision-recall",
     "failures": "Failure gallery", "reliability": "Calibration of the yes/no answers",
-    "study": "Study over seeds, with controls",
+    "study": "Study over seeds, with controls", "learning": "Learning curve of the answers",
 }
 # Lines and type: these are written as SVG too.  The others show footage, which is no vector and makes an SVG large.
-DRAWN = ("framework", "curves", "roc_pr", "reliability", "study")
+DRAWN = ("framework", "curves", "roc_pr", "reliability", "study", "learning")
 # What a figure lacks, as opposed to what is broken.
 _MISSING = (MissingPhaseError, DatasetError, BackboneError)
 _SCREEN = 780       # pixels of a page-wide figure in a notebook

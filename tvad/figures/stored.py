@@ -155,9 +155,16 @@ class Stored:
 
     def study(self) -> list[Row]:
         """Committed rows of the study, on any split. Raises :class:`MissingPhaseError` where none are kept."""
-        path = project_root() / "figures" / self.params.profile / "study.jsonl"
+        return self._committed("study", f"make study PROFILE={self.params.profile}")
+
+    def learning(self) -> list[Row]:
+        """Committed rows of the learning curve. Raises :class:`MissingPhaseError` where none are kept."""
+        return self._committed("curve", f"python -m tvad.study run --phase curve --profile {self.params.profile}")
+
+    def _committed(self, name: str, command: str) -> list[Row]:
+        path = project_root() / "figures" / self.params.profile / f"{name}.jsonl"
         if not path.is_file():
-            raise MissingPhaseError(f"{path}: no study rows are kept; run: make study PROFILE={self.params.profile}")
+            raise MissingPhaseError(f"{path}: no {name} rows are kept; run: {command}")
         self.note(self.named(path), path)
         return latest_rows(read_rows(path))
 
