@@ -12,6 +12,7 @@ from tvad.errors import BackboneError, ParameterError
 from tvad.region import make_encoder
 from tvad.region.facts import PATH_FACTS, Facts
 from tvad.region.objects import warm_things
+from tvad.region.reader import Reader
 from tvad.region.words import FILL, SENTENCES, STORY, VERDICT, Field, story, table
 from tvad.training.words import Taught, teach
 
@@ -173,9 +174,11 @@ def test_teaching_teaches_places_and_who_is_there():
     assert (logits["there"][:, 0].argmax(-1) == 1).all() and (logits["there"][:, 1].argmax(-1) == 0).all()
 
 
-def test_teaching_is_a_pure_function_of_the_seed():
+def test_teaching_is_a_pure_function_of_the_seed(monkeypatch):
     heats, stories = places(12, 0)
-    found = []
+    found, paired = [], []
+    wanted = Reader.wanted
+    monkeypatch.setattr(Reader, "wanted", lambda self, *given: paired.append(self.training) or wanted(self, *given))
     for state in (0, 1):        # whatever was drawn before
         model, _, _ = bound()
         torch.manual_seed(state)
@@ -184,6 +187,7 @@ def test_teaching_is_a_pure_function_of_the_seed():
         found.append((losses, {name: value.clone() for name, value in model.state_dict().items()}))
     (one, first), (other, second) = found
     assert one == other and all(torch.equal(first[name], second[name]) for name in first)
+    assert paired and not any(paired)       # dropout would pair by chance
 
 
 def test_a_thing_is_taught_the_words_of_the_likeliest_target():
