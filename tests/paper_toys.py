@@ -93,9 +93,10 @@ def write_run(root, profile: str = "tiny") -> None:
     append_rows(root / "figures" / profile / "study.jsonl",
                 [replace(row, seed=seed, variant=name) for seed in (0, 1) for row in rows
                  for name in ("full", "control-static")])
-    spoken = replace(rows[0], split="val", event=None, sigma=None, positive_rate=None, ci_low=0.6, ci_high=0.9, n=9)
+    spoken = replace(rows[0], split="val", event=None, sigma=None, positive_rate=None, ci_low=0.6, ci_high=0.9)
     append_rows(root / "figures" / profile / "curve.jsonl",
-                [replace(spoken, seed=seed, variant=name, metric=metric, value=value + seed / 10)
+                [replace(spoken, seed=seed, variant=name, metric=metric, value=value + seed / 10,
+                         n=9 if metric.startswith("yes") else 5)
                  for seed in (0, 1) for name, value in (("full", 0.7), ("full, clips x 0.25", 0.45))
                  for metric in ("yes_no_balanced_accuracy", "bleu4_target", "bleu4_trajectory")])
     conversations = talks()

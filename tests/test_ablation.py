@@ -117,6 +117,11 @@ def test_a_trial_answers_validation_alone_and_leaves_the_study_as_it_is(study, t
     assert study(changes={"steps": 2}).config("no-rae", 4).steps == 2
     with pytest.raises(ParameterError, match=r"unknown parameter 'learning_rat' \(did you mean 'learning_rate'\?\)"):
         study(changes={"learning_rat": 1.0})
+    inner = study(changes={"lora_rank": 4, "hidden_width": 64, "region": "worded"}).config("full", 0)
+    assert (inner.lora_rank, inner.encoder) == (4, {"variant": "worded", "hidden_width": 64})
+    for wrong in ({"lora_rank": "abc"}, {"lora_rank": 8.5}):
+        with pytest.raises(ParameterError, match=r"lora_rank: .* must be of type int"):
+            study(changes=wrong)
     with pytest.raises(ParameterError, match="unknown variant 'half'"):
         study(variants=("half",))
     with pytest.raises(ParameterError, match="phase 2 is trained on simcampus, not on ucsd_ped2"):

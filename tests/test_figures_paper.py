@@ -94,7 +94,7 @@ def test_the_learning_curve_shows_each_factor_s_mean_over_seeds(root):
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     assert lines["training clips"].get_xydata().tolist() == [[0.25, pytest.approx(0.5)], [1.0, pytest.approx(0.75)]]
     assert lines["steps of all stages"].get_xydata().tolist() == [[1.0, pytest.approx(0.75)]]
-    assert "validation, all 9 clips, mean of seeds 0, 1" in caption
+    assert "yes/no, balanced of 9 clips, BLEU-4, target of 5 clips" in caption and "mean of seeds 0, 1" in caption
 
 
 def test_the_list_links_all_figures(made, root):
@@ -129,7 +129,7 @@ def test_nothing_is_invented_where_a_run_left_nothing(root):
                                            "invented; run: make reproduce PROFILE=empty"), name
     assert page.write("study").reason == "figures/empty/study.jsonl: no study rows are kept; run: make study PROFILE=empty"
     assert page.write("learning").reason == ("figures/empty/curve.jsonl: no curve rows are kept; "
-                                             "run: python -m tvad.study run --phase curve --profile empty")
+                                             "run: python -m tvad.study run --phase curve --seeds 0 --profile empty")
     real = gallery.Gallery(Phase4(profile="empty", dataset="ucsd_ped2")).write("learning")
     assert real.reason == "phase 2 is trained on simcampus; not run for ucsd_ped2"
     assert not (root / "figures" / "empty").exists()

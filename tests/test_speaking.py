@@ -9,12 +9,13 @@ import torch
 from phase2_fakes import FRAMES, NAMES, SMALL, TALKS, TEXT, VIDEOS
 
 from tvad.conversation import TVAU
+from tvad.datasets.base import hash_of
 from tvad.errors import DatasetError, MissingPhaseError
 from tvad.study.answers import read_answers
 from tvad.study.speaking import Spoken, cell_key, read_seconds, speak_cell, spread_clips
 from tvad.training import phase2, variants
 from tvad.training.answering import evidence_of
-from tvad.training.evidence import ClipRange
+from tvad.training.evidence import ClipRange, decoder_key
 from tvad.training.speaker import load_speaker
 from tvad.video.clip import Clip
 
@@ -58,6 +59,12 @@ def test_a_cell_is_trained_answered_and_told_in_rows(backbone, decoder, root, tm
     assert {"yes_no_balanced_accuracy", "bleu4_target", "slot_from"} <= {row.metric for row in rows}
     assert {row.config for row in rows} == {cell_key(replace(config, seed=3, variant="no-rae"), backbone, decoder, data,
                                                         prototypes=TEXT)}
+    settings = {name: value for name, value in asdict(config).items() if name not in ("variant", "seed", "hidden_width")}
+    parts = [settings, backbone.language_fingerprint, decoder_key(decoder, TEXT), data.key]
+    assert rows[0].config == hash_of(parts)[:12]        # a setting that is left to a default elsewhere is no part of it
+    wide = [cell_key(replace(config, region="worded", looks=0, hidden_width=width), backbone, decoder, data, prototypes=TEXT)
+            for width in (None, 64)]
+    assert wide[0] != wide[1]
     reworded = replace(data, conversations={**data.conversations, "train": [replace(TALKS[0], scene="t"), *TALKS[1:]]})
     assert reworded.key != data.key                 # what is said counts, not the names of the clips
     assert [one.video for one in read_answers(tmp_path / "answers-full-val.jsonl") if one.slot == "anomaly"] == list(NAMES)

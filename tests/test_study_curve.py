@@ -1,6 +1,7 @@
 """The learning curve: which points there are, what each changes, and that its rows are those of a trial on validation."""
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -52,16 +53,20 @@ def test_rows_are_those_of_trials_under_the_points_names(tmp_path, monkeypatch):
 
     monkeypatch.setattr(curve, "Study", lambda profile, root: None)
     monkeypatch.setattr(curve, "clips_of", lambda talks: [one.start for one in talks])
+    stale = [replace(ROW, variant="full, clips x 7"), replace(ROW, seed=3)]      # of other settings, of another seed
+    append_rows(tmp_path / "figures" / "tiny" / "curve.jsonl", stale)
     path = LearningCurve("tiny", root=tmp_path, ablation=ablation).run()
     rows = {row.variant: row for row in read_rows(path)}
+    assert "full, clips x 7" not in rows and {row.seed for row in read_rows(path)} == {0}
     assert seen[0] == {"val_clips": 0} and {"val_clips": 0, "train_clips": 4} in seen
     assert rows["full"].value == 0.01 and "full, clips x 2" in rows and "swapped" not in rows
     assert all(one == {"val_clips": 0} or len(one) > 1 for one in seen)
-    assert (tmp_path / "figures" / "tiny" / "curve.provenance.json").is_file()
+    record = json.loads((tmp_path / "figures" / "tiny" / "curve.provenance.json").read_text())
+    assert record["points"]["full, clips x 0.5"] == {"changes": {"train_clips": 1}, "trained": None}
 
 
-def test_a_width_is_for_an_encoder_that_has_one():
-    with pytest.raises(ParameterError, match="hidden_width 64 must be positive, and is for region worded, not 'paper'"):
+def test_a_width_can_be_set_for_the_worded_encoder_alone():
+    with pytest.raises(ParameterError, match="hidden_width 64 must be positive and can be set for region 'worded' alone, not 'paper'; leave"):
         Phase2Config(region="paper", hidden_width=64)
     assert "hidden_width" not in Phase2Config().given and Phase2Config(region="worded", hidden_width=64).encoder == {
         "variant": "worded", "hidden_width": 64}

@@ -29,7 +29,7 @@ def learning(stored: Stored) -> tuple[Figure, str]:
     whole = {metric: _mean([row for row in rows if (row.variant, row.metric) == ("full", metric)]) for metric in PANELS}
     if None in whole.values():
         raise MissingPhaseError(f"figures/{stored.params.profile}/curve.jsonl: no rows of the profile as it is; run: "
-                                f"python -m tvad.study run --phase curve --profile {stored.params.profile}")
+                                f"python -m tvad.study run --phase curve --seeds 0 --profile {stored.params.profile}")
     figure = canvas(PAGE, 2.0)
     panels = figure.subplots(1, len(PANELS))
     for axes, (metric, title) in zip(panels, PANELS.items()):
@@ -48,10 +48,11 @@ def learning(stored: Stored) -> tuple[Figure, str]:
     panels[0].set_ylabel("fraction")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(AXES))
     seeds = sorted({row.seed for row in rows})
+    counts = ", ".join(f"{title} of {max(row.n for row in rows if row.metric == metric)} clips"
+                       for metric, title in PANELS.items())
     said = f"seed {seeds[0]}" if len(seeds) == 1 else f"mean of seeds {', '.join(map(str, seeds))}"
-    return figure, (f"SimCampus (simulated), validation, all {max(row.n for row in rows)} clips, {said}; each point is a "
-                    "training of its own, answering freely. Grey: 95 % interval of the profile as it is, bootstrap over "
-                    "videos. Validation chose the checkpoint and the balance of yes and no of each point.")
+    return figure, (f"SimCampus (simulated), validation, {counts}, {said}; each point is a training of its own, "
+                    "answering freely. Grey: 95 % interval of the profile as it is, bootstrap over videos. Validation chose the checkpoint and the balance of yes and no of each point.")
 
 
 def _points(rows: list[Row], axis: str) -> dict[float, float]:

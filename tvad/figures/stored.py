@@ -159,7 +159,8 @@ class Stored:
 
     def learning(self) -> list[Row]:
         """Committed rows of the learning curve. Raises :class:`MissingPhaseError` where none are kept."""
-        return self._committed("curve", f"python -m tvad.study run --phase curve --profile {self.params.profile}")
+        return self._committed("curve", f"python -m tvad.study run --phase curve --seeds 0 --profile "
+                               f"{self.params.profile}")
 
     def _committed(self, name: str, command: str) -> list[Row]:
         path = project_root() / "figures" / self.params.profile / f"{name}.jsonl"

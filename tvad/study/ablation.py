@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,8 @@ DECODER_SEED = 0
 class Ablation:
     """One profile's ablation; ``run`` does what is missing.
 
-    ``changes``: settings other than the profile's, by name, which make it a trial.
+    ``changes``: settings other than the profile's, by name, which make it a trial; of the notebook's (``tvad.params.Phase2``)
+    or the training's own (``Phase2Config``: lora_rank, hidden_width, ...).
     Raises :class:`ParameterError` for unknown settings or variants, or a profile of real footage, which phase 2 is not
     trained on.
     """
@@ -54,7 +55,8 @@ class Ablation:
         self.root = root or project_root()
         given = params or Phase2.from_profile(self.root / "notebooks" / "profiles" / f"{profile}.yaml")
         # What only the training knows, as LoRA's rank, is no parameter of the notebook.
-        inner = {item.name for item in fields(Phase2Config)} - {item.name for item in fields(Phase2)}
+        inner = {item.name: item.default for item in fields(Phase2Config)
+                 if item.name not in {own.name for own in fields(Phase2)}}
         self._inner = {name: value for name, value in (changes or {}).items() if name in inner}
         outer = {name: value for name, value in (changes or {}).items() if name not in inner}
         self.params = Phase2.read({**given.as_dict(), **outer}) if outer else given
@@ -65,6 +67,10 @@ class Ablation:
         self.phase1 = phase1 or Study(profile, root=root)
         self.work, self.cache = self.root / "runs" / "study" / "phase2", self.root / "data" / "cache"
         self._study_rows = self.root / "figures" / profile / "study.jsonl"
+        for name, value in self._inner.items():
+            known = int if name == "hidden_width" else type(inner[name])      # of these alone the default is None
+            if type(value) is not known and not (known is float and type(value) is int):
+                raise ParameterError(f"{name}: {value!r} must be of type {known.__name__}")
         for variant in self.variants:
             self.config(variant, 0)
 
@@ -119,7 +125,7 @@ class Ablation:
         if missing:
             record = provenance(config=config, device=str(self.backbone.device), attention=self.backbone.attention,
                                 started=began, seeds=list(self.seeds), variants=list(self.variants), protocol=protocol,
-                                settings=asdict(self.config("full", 0)), backbone=self.backbone.language_fingerprint)
+                                settings=self.config("full", 0).given, backbone=self.backbone.language_fingerprint)
             write_json(path.with_name(f"{path.stem}.phase2-{protocol}.provenance.json"), record)
         return path
 

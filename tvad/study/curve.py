@@ -1,23 +1,24 @@
 """The learning curve of phase 2: what more clips, more steps or a wider model would buy.
 
-    python -m tvad.study run --phase curve --seeds 0        # rows in figures/<profile>/curve.jsonl, some 7 minutes a point
+    python -m tvad.study run --phase curve --seeds 0        # rows in figures/<profile>/curve.jsonl
 
 One setting at a time is changed, by factors of the profile's value; the profile as it is is every axis' factor 1.  Each
 point is a training of its own, answered on all clips of validation, never on test: what is read from it may be chosen by.
 The clips that choose a point's checkpoint and set its balance of yes and no are among these, so its rows are in-sample.
-The language model's own width and schooling are no axis: they are made by ``make zoo``.
+Up to as many clips as there are videos, more clips are more videos of the same scenes; beyond, second clips of these.
+``width`` is the region encoder's; the language model's own width and schooling are no axis: ``make zoo`` makes them.
 """
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tvad.params import Phase2, project_root
-from tvad.record import latest_rows, provenance, read_rows, replace_rows, write_json
+from tvad.record import atomic_write, latest_rows, read_rows, replace_rows, write_json
 from tvad.region import make_encoder
 from tvad.study.ablation import Ablation
 from tvad.study.run import Study
@@ -73,7 +74,7 @@ def _point(axis: str, factor: float, params: Phase2, config: Phase2Config, clips
 
 
 class LearningCurve:
-    """The curve of one profile; ``run`` trains the points that have no rows yet.
+    """The curve of one profile; ``run`` trains the points that have no trial under ``runs/study/phase2`` yet.
 
     Raises :class:`tvad.errors.ParameterError` as :class:`Ablation` does.
     """
@@ -85,18 +86,35 @@ class LearningCurve:
         self._made = partial(ablation, profile, root=root, phase1=phase1, seeds=seeds, variants=("full",))
 
     def run(self) -> Path:
-        """Train and answer what has no rows yet; returns the file of rows. Raises what training raises."""
-        began, base = time.perf_counter(), self._made(changes={**ALL_OF_VAL, "train_clips": 0})
+        """Train and answer what is missing; returns the file of rows, which holds the points of this curve alone.
+
+        Raises what training raises; the points that are done by then stay.
+        """
+        base = self._made(changes={**ALL_OF_VAL, "train_clips": 0})
         clips = len(set(clips_of(base.spoken("scene-disjoint").conversations["train"])))
         base = self._made(changes=ALL_OF_VAL)
-        wanted = points(base.params, base.config("full", 0), clips=clips)
+        wanted, records = points(base.params, base.config("full", 0), clips=clips), {}
         for number, point in enumerate(wanted):
             print(f"learning curve, {number + 1} of {len(wanted)}: {point.variant} {dict(point.changes) or ''}", flush=True)
             trial, = self._made(changes={**ALL_OF_VAL, **point.changes}).run()
             rows = [replace(row, variant=point.variant) for row in latest_rows(read_rows(trial))
-                    if row.variant == "full" and row.event is None]
+                    if row.variant == "full" and row.event is None and row.seed in self.seeds]
             replace_rows(self.path, rows)
-        write_json(self.path.with_name("curve.provenance.json"), provenance(
-            config=base.params.config_hash(), device="cpu", started=began, seeds=list(self.seeds),
-            points={point.variant: dict(point.changes) for point in wanted}))
+            self._keep({point.variant for point in wanted})
+            records[point.variant] = {"changes": dict(point.changes), "trained": _record_of(trial)}
+            write_json(self.path.with_name("curve.provenance.json"),
+                       {"config": base.params.config_hash(), "seeds": list(self.seeds), "points": records})
         return self.path
+
+    def _keep(self, variants: Set[str]) -> None:
+        """Drop the rows of other settings' points and of other seeds."""
+        rows = read_rows(self.path)
+        kept = [row for row in rows if row.variant in variants and row.seed in self.seeds]
+        if len(kept) < len(rows):
+            atomic_write(self.path, "".join(json.dumps(row.as_dict(), allow_nan=False) + "\n" for row in kept))
+
+
+def _record_of(trial: Path) -> Any:
+    """The provenance that a trial left beside its rows, None where it was broken off before."""
+    found = sorted(trial.parent.glob("trial.*provenance.json"))
+    return json.loads(found[0].read_text(encoding="utf-8")) if found else None

@@ -27,7 +27,7 @@ class Phase2Config(FromParameters, Optimization):
     ``asked``: "core" trains the anomaly stage on the six core questions alone, which halves its sequences; or "all".
     ``every``, ``token_step``, ``pool``: how much of the video is looked at and read (``tvad.conversation.economy``).
     ``region`` names the region encoder's variant, ``looks`` how many video tokens it points out (located alone),
-    ``hidden_width`` the width of its classifiers (worded alone; None: its own default).
+    ``hidden_width`` the width of its classifiers, which can be set for worded alone (None: its own default).
     ``val_conversations`` evenly spaced ones validate (0: all). ``evidence_seed`` deals out the maps of
     ``shuffled-evidence``. ``checkpointing`` recomputes activations, for large models.
     """
@@ -70,8 +70,8 @@ class Phase2Config(FromParameters, Optimization):
         if self.asked not in ("all", "core"):
             raise ParameterError(f"phase 2: asked must be all or core, got {self.asked!r}")
         if self.hidden_width is not None and (self.region != "worded" or self.hidden_width < 1):
-            raise ParameterError(f"phase 2: hidden_width {self.hidden_width} must be positive, and is for region worded, "
-                                 f"not {self.region!r}")
+            raise ParameterError(f"phase 2: hidden_width {self.hidden_width} must be positive and can be set for region "
+                                 f"'worded' alone, not {self.region!r}; leave it out or choose region worded")
         if self.region_learning_rate <= 0:
             raise ParameterError(f"phase 2: region_learning_rate {self.region_learning_rate} must be above 0")
 
