@@ -62,7 +62,7 @@ def test_a_cell_is_trained_answered_and_told_in_rows(backbone, decoder, root, tm
     settings = {name: value for name, value in asdict(config).items() if name not in ("variant", "seed", "hidden_width")}
     parts = [settings, backbone.language_fingerprint, decoder_key(decoder, TEXT), data.key]
     assert rows[0].config == hash_of(parts)[:12]        # a setting that is left to a default elsewhere is no part of it
-    wide = [cell_key(replace(config, region="worded", looks=0, hidden_width=width), backbone, decoder, data, prototypes=TEXT)
+    wide = [cell_key(replace(config, region="worded", hidden_width=width), backbone, decoder, data, prototypes=TEXT)
             for width in (None, 64)]
     assert wide[0] != wide[1]
     reworded = replace(data, conversations={**data.conversations, "train": [replace(TALKS[0], scene="t"), *TALKS[1:]]})

@@ -52,7 +52,8 @@ def learning(stored: Stored) -> tuple[Figure, str]:
                        for metric, title in PANELS.items())
     said = f"seed {seeds[0]}" if len(seeds) == 1 else f"mean of seeds {', '.join(map(str, seeds))}"
     return figure, (f"SimCampus (simulated), validation, {counts}, {said}; each point is a training of its own, "
-                    "answering freely. Grey: 95 % interval of the profile as it is, bootstrap over videos. Validation chose the checkpoint and the balance of yes and no of each point.")
+                    "answering freely. Grey: 95 % interval of the profile as it is, bootstrap over videos. "
+                    "Validation chose the checkpoint and the balance of yes and no of each point.")
 
 
 def _points(rows: list[Row], axis: str) -> dict[float, float]:

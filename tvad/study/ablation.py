@@ -43,8 +43,8 @@ DECODER_SEED = 0
 class Ablation:
     """One profile's ablation; ``run`` does what is missing.
 
-    ``changes``: settings other than the profile's, by name, which make it a trial; of the notebook's (``tvad.params.Phase2``)
-    or the training's own (``Phase2Config``: lora_rank, hidden_width, ...).
+    ``changes``: settings other than the profile's, by name, which make it a trial; of the notebook's
+    (``tvad.params.Phase2``) or the training's own (``Phase2Config``: lora_rank, hidden_width, ...).
     Raises :class:`ParameterError` for unknown settings or variants, or a profile of real footage, which phase 2 is not
     trained on.
     """

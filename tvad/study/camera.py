@@ -121,8 +121,8 @@ class CameraStudy:
                 print(f"{variant}, seed {seed}: {said(row for row in rows if row.variant == variant)}", flush=True)
         if missing:
             record = provenance(config=self.key, device=str(self.stock.device), attention=self.stock.attention,
-                                started=began, seeds=list(self.seeds), settings=asdict(self.config), changed={name: dict(CHANGED[name]) for name in CHANGED},
-                                backbone=self.stock.fingerprint)
+                                started=began, seeds=list(self.seeds), settings=asdict(self.config),
+                                changed={name: dict(changes) for name, changes in CHANGED.items()}, backbone=self.stock.fingerprint)
             write_json(path.with_name(f"{path.stem}.camera.provenance.json"), record)
         return path
 
