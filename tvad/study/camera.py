@@ -122,7 +122,8 @@ class CameraStudy:
         if missing:
             record = provenance(config=self.key, device=str(self.stock.device), attention=self.stock.attention,
                                 started=began, seeds=list(self.seeds), settings=asdict(self.config),
-                                changed={name: dict(changes) for name, changes in CHANGED.items()}, backbone=self.stock.fingerprint)
+                                changed={name: dict(changes) for name, changes in CHANGED.items()},
+                                backbone=self.stock.fingerprint)
             write_json(path.with_name(f"{path.stem}.camera.provenance.json"), record)
         return path
 
