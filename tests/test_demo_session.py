@@ -191,6 +191,7 @@ def test_frames_that_cannot_be_read_are_named_and_the_rest_is_scored():
     while session.score_next():
         pass
     assert texts.state(session.summary(View())) == "40 frames scored; 1 part unreadable"
+    assert texts.state({**session.summary(View()), "frames": 1}).startswith("1 frame scored")
     assert session.timeline(View())["lost"] == [[8, 16]] and session.ask("?", 9).kind == "error"
 
 

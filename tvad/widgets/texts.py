@@ -59,7 +59,7 @@ def state(facts: Mapping[str, Any]) -> str:
     """How far scoring has come."""
     lost = f"; {facts['lost']} part{'s' * (facts['lost'] > 1)} unreadable" if facts["lost"] else ""
     if facts["progress"] >= 1:
-        return f"{facts['frames']} frames scored{lost}"
+        return f"{facts['frames']} frame{'s' * (facts['frames'] != 1)} scored{lost}"
     return f"Scoring… {facts['progress']:.0%}{lost}"
 
 
