@@ -66,8 +66,10 @@ def test_rows_are_those_of_trials_under_the_points_names(tmp_path, monkeypatch):
 
 
 def test_a_width_can_be_set_for_the_worded_encoder_alone():
-    said = "hidden_width 64 must be positive and can be set for region 'worded' alone, not 'paper'; leave it out or choose"
+    said = "hidden_width 64 can be set for region 'worded' alone, not 'paper'; leave it out or choose"
     with pytest.raises(ParameterError, match=said):
         Phase2Config(region="paper", hidden_width=64)
+    with pytest.raises(ParameterError, match="hidden_width must be at least 1, got 0"):
+        Phase2Config(region="worded", hidden_width=0)
     assert "hidden_width" not in Phase2Config().given and Phase2Config(region="worded", hidden_width=64).encoder == {
         "variant": "worded", "hidden_width": 64}

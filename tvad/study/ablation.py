@@ -68,7 +68,7 @@ class Ablation:
         self.work, self.cache = self.root / "runs" / "study" / "phase2", self.root / "data" / "cache"
         self._study_rows = self.root / "figures" / profile / "study.jsonl"
         for name, value in self._inner.items():
-            known = int if name == "hidden_width" else type(inner[name])      # of these alone the default is None
+            known = int if name == "hidden_width" else type(inner[name])      # whose default, None, has no type to go by
             if type(value) is not known and not (known is float and type(value) is int):
                 raise ParameterError(f"{name}: {value!r} must be of type {known.__name__}")
         for variant in self.variants:

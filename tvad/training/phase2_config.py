@@ -69,9 +69,11 @@ class Phase2Config(FromParameters, Optimization):
         self.check_share("scene_share", "lora_dropout", "blob_share", "taught_rate", "skipped_share")
         if self.asked not in ("all", "core"):
             raise ParameterError(f"phase 2: asked must be all or core, got {self.asked!r}")
-        if self.hidden_width is not None and (self.region != "worded" or self.hidden_width < 1):
-            raise ParameterError(f"phase 2: hidden_width {self.hidden_width} must be positive and can be set for region "
-                                 f"'worded' alone, not {self.region!r}; leave it out or choose region worded")
+        if self.hidden_width is not None and self.hidden_width < 1:
+            raise ParameterError(f"phase 2: hidden_width must be at least 1, got {self.hidden_width}")
+        if self.hidden_width is not None and self.region != "worded":
+            raise ParameterError(f"phase 2: hidden_width {self.hidden_width} can be set for region 'worded' alone, not"
+                                 f" {self.region!r}; leave it out or choose region worded")
         if self.region_learning_rate <= 0:
             raise ParameterError(f"phase 2: region_learning_rate {self.region_learning_rate} must be above 0")
 
