@@ -28,8 +28,9 @@ from tvad.record.rows import (
     read_lines,
     read_rows,
     replace_rows,
+    write_rows,
 )
 
 __all__ = ["COMPLETE", "DATASETS", "METRICS", "QUERIED", "SPOKEN", "SYSTEMS", "Row", "append_rows", "atomic_path",
            "atomic_write", "commit", "complete", "file_hash", "has_rows", "is_complete", "latest_rows", "provenance",
-           "read_lines", "read_rows", "reopen", "replace_rows", "versions", "write_json"]
+           "read_lines", "read_rows", "reopen", "replace_rows", "versions", "write_json", "write_rows"]

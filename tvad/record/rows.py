@@ -155,8 +155,12 @@ def replace_rows(path: str | Path, rows: Iterable[Row]) -> None:
     path, rows = Path(path), list(rows)
     places = {place(row) for row in rows}
     kept = [row for row in read_rows(path) if place(row) not in places] if path.is_file() else []
-    lines = [json.dumps(row.as_dict(), allow_nan=False) + "\n" for row in (*kept, *rows)]
-    atomic_write(path, "".join(lines))
+    write_rows(path, (*kept, *rows))
+
+
+def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
+    """A file of these rows alone, whole or not at all."""
+    atomic_write(Path(path), "".join(json.dumps(row.as_dict(), allow_nan=False) + "\n" for row in rows))
 
 
 def latest_rows(rows: Iterable[Row]) -> list[Row]:

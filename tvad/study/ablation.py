@@ -28,7 +28,7 @@ from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.language.run import dialogue_set, folder_of, opened
 from tvad.params import Phase2, project_root
 from tvad.prompts import prototypes
-from tvad.record import SPOKEN, provenance, read_rows, replace_rows, write_json
+from tvad.record import SPOKEN, has_rows, provenance, replace_rows, write_json
 from tvad.scenes.types import OPEN_SET_EVENTS
 from tvad.study.run import TRAINING_SPLITS, Study, open_backbone, said
 from tvad.study.speaking import Spoken, cell_key, speak_cell
@@ -140,10 +140,9 @@ class Ablation:
         return Spoken.of(params, opened(params), folder_of(params))
 
     def _has(self, path: Path, cell: tuple[str, int], protocol: str, config: str) -> bool:
-        rows = read_rows(path) if path.is_file() else []
-        found = {row.split for row in rows if row.metric in SPOKEN
-                 and (row.variant, row.seed, row.protocol, row.config) == (*cell, protocol, config)}
-        return found >= set(self.splits(protocol))
+        variant, seed = cell
+        return has_rows(path, "split", self.splits(protocol), metrics=SPOKEN, variant=variant, seed=seed, protocol=protocol,
+                        config=config)
 
     def _run_cell(self, cell: tuple[str, int], protocol: str, config: str, data: Spoken,
                   decoder: AnomalyHeatmapDecoder) -> None:

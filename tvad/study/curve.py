@@ -11,14 +11,14 @@ Up to as many clips as there are videos, more clips are more videos of the same 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tvad.params import Phase2, project_root
-from tvad.record import atomic_write, latest_rows, read_rows, replace_rows, write_json
+from tvad.record import latest_rows, read_rows, replace_rows, write_json, write_rows
 from tvad.region import make_encoder
 from tvad.study.ablation import Ablation
 from tvad.study.run import Study
@@ -94,24 +94,19 @@ class LearningCurve:
         clips = len(set(clips_of(base.spoken("scene-disjoint").conversations["train"])))
         base = self._made(changes=ALL_OF_VAL)
         wanted, records = points(base.params, base.config("full", 0), clips=clips), {}
+        names = {point.variant for point in wanted}
         for number, point in enumerate(wanted):
             print(f"learning curve, {number + 1} of {len(wanted)}: {point.variant} {dict(point.changes) or ''}", flush=True)
             trial, = self._made(changes={**ALL_OF_VAL, **point.changes}).run()
             rows = [replace(row, variant=point.variant) for row in latest_rows(read_rows(trial))
                     if row.variant == "full" and row.event is None and row.seed in self.seeds]
             replace_rows(self.path, rows)
-            self._keep({point.variant for point in wanted})
+            # Points of other settings, and other seeds, are no part of this curve.
+            write_rows(self.path, [row for row in read_rows(self.path) if row.variant in names and row.seed in self.seeds])
             records[point.variant] = {"changes": dict(point.changes), "trained": _record_of(trial)}
             write_json(self.path.with_name("curve.provenance.json"),
                        {"config": base.params.config_hash(), "seeds": list(self.seeds), "points": records})
         return self.path
-
-    def _keep(self, variants: Set[str]) -> None:
-        """Drop the rows of other settings' points and of other seeds."""
-        rows = read_rows(self.path)
-        kept = [row for row in rows if row.variant in variants and row.seed in self.seeds]
-        if len(kept) < len(rows):
-            atomic_write(self.path, "".join(json.dumps(row.as_dict(), allow_nan=False) + "\n" for row in kept))
 
 
 def _record_of(trial: Path) -> Any:
