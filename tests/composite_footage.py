@@ -13,13 +13,14 @@ def person_height(row: float, size: tuple[int, int]) -> float:
 
 
 def toy_footage(name: str = "toy", *, size: tuple[int, int] = (120, 180), frames: int = 40, people: int = 6,
-                fps: float = 10.0, seed: int = 0, colour: bool = False) -> tuple[ArrayFrames, np.ndarray]:
-    """Footage and the masks (n, h, w) of its people; ``colour``: brownish ground and bluish people, else grey."""
+                fps: float = 10.0, seed: int = 0, colour: bool = False, strength: float = 1.0) -> tuple[ArrayFrames, np.ndarray]:
+    """Footage and the masks (n, h, w) of its people; ``colour``: brownish ground and bluish people (``strength``: of
+    their colour), else grey."""
     rng = np.random.default_rng([seed, *name.encode()])
     h, w = size
     ground = 150 + cv2.GaussianBlur(rng.normal(0, 25, size).astype(np.float32), (0, 0), 3)
     tint = np.array([1.0, 0.9, 0.75]) if colour else np.ones(3)
-    cloth = np.array([0.7, 0.9, 1.2]) if colour else np.ones(3)
+    cloth = 1 + strength * np.array([-0.3, -0.1, 0.2]) if colour else np.ones(3)
     rows = np.linspace(0.45, 0.97, people) * h
     starts, ways = rng.uniform(0, w, people), rng.choice((-1, 1), people)
     shades = rng.permutation(np.linspace(15, 100, people))

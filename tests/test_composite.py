@@ -16,7 +16,7 @@ from tvad.scenes.composite.lens import fit_heights, person_pixels, solve_camera
 from tvad.scenes.composite.looks import tone_table
 from tvad.scenes.composite.sheet import examples, save_sheet, sheet
 from tvad.scenes.composite.site import Look
-from tvad.scenes.composite.stamp import Stamp, paste, spread
+from tvad.scenes.composite.stamp import Stamp, draw_stamps, paste, spread
 from tvad.scenes.composite.sun import shadow_level, shadow_mask
 from tvad.scenes.composite.survey import survey
 from tvad.video.frames import ArrayFrames
@@ -101,6 +101,22 @@ def test_a_colour_survey_keeps_colour():
     assert not site.look.grey
     made = Compositor(site).pair(toy_footage("tinted", colour=True, frames=30)[0], 4, seed=1, anomalous=True)
     assert np.ptp(made.frames.astype(int), axis=-1).max() > 10
+
+
+@pytest.mark.parametrize("strength", [0.15, 1.0, 2.5])
+def test_pasted_people_are_as_colourful_as_real_ones(strength):
+    frames, masks = toy_footage("tinted", colour=True, frames=30, strength=strength)
+    site = survey([frames], samples=30)
+    real = np.ptp(frames.read(0, 30)[masks > 0].astype(int), axis=1).mean()
+    stamps = []
+    for seed in range(40):
+        cast = crowd.ordinary(site, np.random.default_rng(seed))
+        states = [member.actor.state(member.time) for member in cast]
+        stamps += draw_stamps([member.actor.shapes(state) for member, state in zip(cast, states)],
+                              np.array([state.position for state in states]), camera=site.camera, size=site.size,
+                              look=site.look, seeds=range(len(cast)))
+    inner = np.concatenate([stamp.colour[stamp.alpha > 0.9] for stamp in stamps if stamp is not None])
+    assert np.ptp(inner, axis=1).mean() == pytest.approx(real, rel=0.25)
 
 
 def test_an_event_whose_way_runs_out_of_view_is_put_elsewhere(site, monkeypatch):

@@ -24,6 +24,7 @@ QUANTILES = (0.03, 0.15, 0.3, 0.5, 0.7, 0.85, 0.97)
 BLURS = (0.3, 0.5, 0.7, 0.9, 1.2, 1.6, 2.2)
 SHARPENS = (0.0, 0.4, 0.8)
 _MOST = 80   # people looked at
+_SATURATIONS = (0.02, 1.5)   # least and largest that pasted people are given
 Spot = tuple[int, int, Blob]  # video, frame, blob
 
 
@@ -39,11 +40,12 @@ def measure_look(site: Site, videos: Sequence[Frames], backs: Sequence[Backgroun
     levels = np.concatenate([luma[inner] for luma, _, inner, _ in real])
     if levels.size < 200 or not simulated:
         return look
-    colour = float(np.median([value for *_, value in real]))
     drawn = [stamp.colour[stamp.alpha > 0.9] for stamp in simulated]
     if not look.grey:
-        chroma = np.median(np.concatenate([np.ptp(values, axis=1) for values in drawn if len(values)]))
-        look = replace(look, saturation=float(np.clip(look.saturation * colour / max(chroma, 4.0), 0.15, 1.2)))
+        # Means, not medians: garments are either colourless or strong, and saturation scales the mean alone.
+        wanted = float(np.mean(np.concatenate([chroma for *_, chroma in real])))
+        chroma = float(np.mean(np.concatenate([np.ptp(values, axis=1) for values in drawn])))
+        look = replace(look, saturation=float(np.clip(look.saturation * wanted / max(chroma, 1.0), *_SATURATIONS)))
     flat = np.concatenate([_luma(values[None])[0] for values in drawn if len(values)])
     bright = float(np.quantile(np.concatenate([back.pictures[0][::5, ::5].ravel() for back in backs]), 0.995))
     look = replace(look, tones=tone_table(flat, levels, ceiling=max(bright, float(np.quantile(levels, 0.995)))),
@@ -81,7 +83,7 @@ def _luma(colours: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w"]:
 
 
 def _cut(frames: Frames, back: Background, index: int, blob: Blob):
-    """Luma and difference layer of one real person with a margin, its inner mask, and its median chroma."""
+    """Luma and difference layer of one real person with a margin, its inner mask, and the chroma of the pixels in it."""
     frame = frames.read(index, index + 1)[0]
     rows = slice(max(0, blob.top - 4), blob.bottom + 4)
     columns = slice(max(0, blob.left - 4), blob.right + 4)
@@ -90,8 +92,7 @@ def _cut(frames: Frames, back: Background, index: int, blob: Blob):
     patch = frame[rows, columns].astype(np.float32)
     luma = _luma(patch)
     layer = luma - _luma(back.at(index)[rows, columns].astype(np.float32))
-    chroma = float(np.median(np.ptp(patch[inner], axis=1))) if inner.any() else 0.0
-    return luma, layer, inner, chroma
+    return luma, layer, inner, np.ptp(patch[inner], axis=1)
 
 
 def _simulate(site: Site, look: Look, places: Sequence[Blob], *, seed: int = 5) -> list[Stamp]:
