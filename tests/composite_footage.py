@@ -13,7 +13,8 @@ def person_height(row: float, size: tuple[int, int]) -> float:
 
 
 def toy_footage(name: str = "toy", *, size: tuple[int, int] = (120, 180), frames: int = 40, people: int = 6,
-                fps: float = 10.0, seed: int = 0, colour: bool = False, strength: float = 1.0) -> tuple[ArrayFrames, np.ndarray]:
+                fps: float = 10.0, seed: int = 0, colour: bool = False,
+                strength: float = 1.0) -> tuple[ArrayFrames, np.ndarray]:
     """Footage and the masks (n, h, w) of its people; ``colour``: brownish ground and bluish people (``strength``: of
     their colour), else grey."""
     rng = np.random.default_rng([seed, *name.encode()])

@@ -9,10 +9,11 @@ import torch
 from composite_footage import toy_footage
 from torch import nn
 
+from tvad.record import remembered
 from tvad.scenes.composite.compose import Compositor
 from tvad.scenes.composite.survey import survey
 from tvad.training.adapt.pairs import Stretch, split
-from tvad.training.adapt.zoom import choose_zoom, remembered
+from tvad.training.adapt.zoom import choose_zoom
 
 
 class Eye:
@@ -83,16 +84,16 @@ def test_of_many_clips_only_as_many_are_tried_as_there_are_pairs_to_make(monkeyp
 def test_a_choice_is_kept_for_what_decides_it(tmp_path):
     made, path = [], tmp_path / "zoom.json"
 
-    def choose():
+    def find():
         made.append(1)
-        return 1.25, {"1": 0.5, "1.25": 0.75}
+        return {"zoom": 1.25, "tried": {"1": 0.5}, "pair": (1, 2)}
 
     for key, times in (("a", 1), ("a", 1), ("b", 2)):
-        assert remembered(path, key, choose) == (1.25, {"1": 0.5, "1.25": 0.75}) and len(made) == times
-    for damaged in ("{", "[]", '{"key": "b"}'):
+        assert remembered(path, key, find) == {"zoom": 1.25, "tried": {"1": 0.5}, "pair": [1, 2]} and len(made) == times
+    for damaged in ("{", "[]", '{"key": "b"}', '{"key": "b", "found": 3}'):
         path.write_text(damaged)
-        assert remembered(path, "b", choose)[0] == 1.25
-    assert len(made) == 5
+        assert remembered(path, "b", find)["zoom"] == 1.25
+    assert len(made) == 6
 
 
 def test_a_single_magnification_is_not_tried(camera):

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from tvad.adaptation.evidence import Calibration, Fusion, fuse, log_odds, squash
+from tvad.adaptation.evidence import Calibration, Fusion, blurred, fuse, log_odds, squash
 from tvad.adaptation.oneclass import NormalBank
 from tvad.adaptation.tower import is_adapted, load_tower, save_tower
 from tvad.adaptation.views import reduced
@@ -168,7 +168,7 @@ def detect_all(detectors: Mapping[str, AdaptedDetector], source: Any) -> dict[st
     for title, one in detectors.items():
         maps = np.concatenate(fused[title])
         scores = squash(top_mean(maps, one.scoring.top_fraction), one.calibration)
-        heat = squash(maps, one.calibration)
+        heat = squash(blurred(maps, one.fusion.blur), one.calibration)
         found[title] = finish(name, np.repeat(scores, step)[:count], np.repeat(heat, step, axis=0)[:count], size=size,
                               scoring=one.scoring)
     return found

@@ -54,17 +54,22 @@ class Levels:
 class Fusion:
     """Which evidence counts. ``levels``: heat by place ("place") or as the decoder gives it ("none"); ``oneclass`` and
     ``heat``: weights of the one-class score and of the heat (0: off); ``gaps``: frames between the two of a pair, averaged;
-    () where they are still to be chosen."""
+    () where they are still to be chosen; ``blur``: of the heatmap, standard deviations over pairs and over patches; scores
+    are those of the maps before it."""
     levels: str = "none"
     oneclass: float = 0.0
     gaps: tuple[int, ...] = ()
     heat: float = 1.0
+    blur: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "gaps", tuple(int(gap) for gap in self.gaps))
         if self.levels not in ("place", "none") or self.oneclass < 0 or min(self.gaps, default=1) < 1:
             raise ParameterError(f"fusion: levels {self.levels!r} must be place or none, oneclass {self.oneclass} at least "
                                  f"0 and gaps {self.gaps} numbers from 1")
+        object.__setattr__(self, "blur", tuple(float(value) for value in self.blur))
+        if len(self.blur) != 2 or not all(0 <= value < np.inf for value in self.blur):
+            raise ParameterError(f"fusion: blur {self.blur} must be two numbers from 0, over pairs and over patches")
         if self.heat < 0 or not self.heat + self.oneclass:
             raise ParameterError(f"fusion: heat {self.heat} must be at least 0, and above where oneclass is 0")
         if self.oneclass and self.levels == "none":
@@ -122,6 +127,14 @@ def fuse(parts: Mapping[str, Float[np.ndarray, "n h w"]], calibration: Calibrati
             total = total + fusion.oneclass * calibration.levels[f"oneclass@{gap}"](parts[f"oneclass@{gap}"])
         maps.append(total)
     return np.mean(maps, axis=0, dtype=np.float32)
+
+
+def blurred(maps: Float[np.ndarray, "n h w"], blur: tuple[float, float]) -> Float32[np.ndarray, "n h w"]:
+    """Maps of successive pairs smoothed over time and place by Gaussians of these standard deviations (pairs, patches)."""
+    maps = np.asarray(maps, np.float32)
+    if not any(blur):
+        return maps
+    return ndimage.gaussian_filter(maps, (blur[0], blur[1], blur[1]), mode="nearest")
 
 
 def squash(values: Float[np.ndarray, "*s"], calibration: Calibration) -> Float32[np.ndarray, "*s"]:

@@ -14,12 +14,12 @@ import numpy as np
 from tvad.detection import Detection
 from tvad.errors import DatasetError
 from tvad.evaluation.measures import Measure, of_cell
-from tvad.evaluation.rows import Cell, fitted
+from tvad.evaluation.rows import Cell
 from tvad.metrics.common import MetricError
 from tvad.metrics.early import latency_ap_weighted
 from tvad.metrics.frame import average_precision_weighted, macro_auc, macro_auc_weighted, micro_auc_weighted
 from tvad.metrics.paired import Difference, Weighted, paired_bootstrap, sign_flips
-from tvad.metrics.pixel import pixel_auroc_weighted
+from tvad.metrics.pixel import fitted, pixel_auroc_weighted
 from tvad.metrics.region import rbdc_tbdc_weighted
 from tvad.metrics.text import BLEU_SLOTS, YES_NO, Answer, bleu4, bleu_counts, yes_no
 

@@ -229,15 +229,6 @@ def _held(masks: Sequence[Callable[[], np.ndarray]]) -> list[Any]:
     return held
 
 
-def fitted(heat: Float[np.ndarray, "n h w"], size: tuple[int, int]) -> Float[np.ndarray, "n gh gw"]:
-    """The heatmap on a grid that divides the mask: itself, or enlarged to the mask's size by repetition."""
-    if not (size[0] % heat.shape[1] or size[1] % heat.shape[2]):
-        return heat
-    rows = np.arange(size[0]) * heat.shape[1] // size[0]
-    columns = np.arange(size[1]) * heat.shape[2] // size[1]
-    return heat[:, rows][:, :, columns]
-
-
 def _region_rows(inputs: Sequence[_Input], cell: Cell) -> list[Row]:
     inputs = _annotated(inputs, lambda item: item.tracks is not None or not item.labels.any())
     tracks = {item.name: item.tracks for item in inputs if item.tracks is not None and len(item.tracks)}

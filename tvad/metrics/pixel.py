@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Callable, Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from tvad.metrics.common import MetricError, area_under, check_both_classes, weighted_auc
 from tvad.metrics.components import label_frames
@@ -49,6 +50,15 @@ def _load(heatmaps: Sequence[Stack], masks: Sequence[Stack], index: int) -> tupl
         frame = int(np.isnan(heat).any(axis=(1, 2)).argmax())
         raise MetricError(f"video {index}: heatmap of frame {frame} holds NaN; mend the detector's output first")
     return heat, mask
+
+
+def fitted(heat: Float[np.ndarray, "n h w"], size: tuple[int, int]) -> Float[np.ndarray, "n gh gw"]:
+    """The heatmap on a grid that divides the mask: itself, or enlarged to the mask's size by repetition."""
+    if not (size[0] % heat.shape[1] or size[1] % heat.shape[2]):
+        return heat
+    rows = np.arange(size[0]) * heat.shape[1] // size[0]
+    columns = np.arange(size[1]) * heat.shape[2] // size[1]
+    return heat[:, rows][:, :, columns]
 
 
 def _threads() -> int:

@@ -11,6 +11,7 @@ from tvad.record.files import (
     complete,
     file_hash,
     is_complete,
+    remembered,
     reopen,
     write_json,
 )
@@ -33,4 +34,4 @@ from tvad.record.rows import (
 
 __all__ = ["COMPLETE", "DATASETS", "METRICS", "QUERIED", "SPOKEN", "SYSTEMS", "Row", "append_rows", "atomic_path",
            "atomic_write", "commit", "complete", "file_hash", "has_rows", "is_complete", "latest_rows", "provenance",
-           "read_lines", "read_rows", "reopen", "replace_rows", "versions", "write_json", "write_rows"]
+           "read_lines", "read_rows", "remembered", "reopen", "replace_rows", "versions", "write_json", "write_rows"]

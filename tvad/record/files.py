@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -84,6 +84,20 @@ def _atomic_open(path: str | Path, *, text: bool, synced: bool) -> Iterator[IO]:
 def write_json(path: str | Path, content: Any) -> None:
     """Write ``content`` as indented JSON, atomically.  NaN raises ValueError: no JSON reader need accept it."""
     atomic_write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def remembered(path: str | Path, key: str, find: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """What ``path`` keeps under ``key``, the hash of all that decides it; else what ``find`` finds, kept there, as JSON
+    gives it back."""
+    try:
+        stored = json.loads(Path(path).read_text(encoding="utf-8"))
+        if stored["key"] == key:
+            return dict(stored["found"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass        # none yet, or damaged: it is found again
+    found = json.loads(json.dumps(find()))
+    write_json(path, {"key": key, "found": found})
+    return found
 
 
 def reopen(folder: str | Path) -> None:

@@ -9,9 +9,11 @@ default), ``adapted-frozen`` (the decoder alone, the tower as it was), ``adapted
 ``adapted-native-size`` (pictures not enlarged), ``adapted-all-new`` (no share of the old weights kept), adaptations of
 their own, ``matched-view`` (weights as phase 1 left them; size, gap, scale of the scores and smoothing as adaptation finds
 them from normal footage),
-``adapted-smoothed-in-frames``, ``adapted-top-percent`` and ``adapted-five-thresholds`` (smoothing does not follow the
-people's pace, the patches that count not their size, regions at five thresholds and of any size), ``adapted-*`` (the
-default's weights with other evidence, see ``PARTS``), and the controls, whose decoder alone is adapted, to a tower that is
+the default's weights read otherwise: ``adapted-no-clips`` (nothing is chosen on whole held-out clips: one gap, smoothing by
+the people's pace, heatmaps as they are), ``adapted-one-gap``, ``adapted-heat-unsmoothed``, ``adapted-smoothed-in-frames``,
+``adapted-top-percent`` and ``adapted-five-thresholds`` (smoothing as simulated scenes ask for, the patches that count not
+a person's size, regions at five thresholds and of any size) and ``adapted-*`` with other evidence (one gap, see
+``PARTS``); and the controls, whose decoder alone is adapted, to a tower that is
 random or sees each pair frozen to one frame: what they are to be compared with is ``adapted-frozen``; the random one also
 has a row of its own matched view.
 """
@@ -45,6 +47,7 @@ from tvad.training.cache import prune
 
 CONFIG = AdaptConfig(oneclass=True)     # the defaults, and the bank for the rows that count it
 DEFAULT, FROZEN, TOWER = "adapted", "adapted-frozen", "adapted-tower"
+PLAIN, UNSTEADY = "adapted-no-clips", "adapted-heat-unsmoothed"
 # The default with some settings of its scores and regions as the model had them before adaptation.
 SCORED: Mapping[str, tuple[str, ...]] = {
     "adapted-smoothed-in-frames": ("sigma",),
@@ -55,12 +58,13 @@ THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)      # of the last of them
 RANK = 16       # of the tower's adapter where the default leaves the tower as it is
 # Rows from one adaptation by the choice of evidence that they use (``tvad.training.adapt.assembly.choices``).
 PARTS: Mapping[str, str] = {
+    "adapted-one-gap": "heat",
     "adapted-levels": "heat by place",
     "adapted-oneclass": "heat by place + oneclass 0.5",
     "adapted-oneclass-alone": "oneclass alone",
 }
 CONTROLS = ("control-random-tower", "control-static")
-FULL = ("simulated-only", DEFAULT, FROZEN, *SCORED, *PARTS)
+FULL = ("simulated-only", DEFAULT, FROZEN, PLAIN, UNSTEADY, *SCORED, *PARTS)
 # Adaptations of their own: of the trained tower, by what is changed, and of the controls' towers.
 CHANGED: Mapping[str, Mapping[str, Any]] = {"adapted-all-new": {"kept": 0.0}, "adapted-native-size": {"zooms": (1.0,)},
                                             TOWER: {"tower_rank": RANK}}
@@ -171,13 +175,15 @@ class CameraStudy:
         print(f"{name}, seed {arm.seed}: adapted in {result.seconds:.0f} s, best {dict(result.report['best'])}", flush=True)
         if name != "full":
             return {self.variants(name)[0]: result.detector}
-        found = {DEFAULT: result.detector, FROZEN: (result.frozen or result).detector,
+        chosen = result.detector
+        found = {DEFAULT: chosen, FROZEN: (result.frozen or result).detector, PLAIN: result.plain or chosen,
+                 UNSTEADY: replace(chosen, fusion=replace(chosen.fusion, blur=(0.0, 0.0))),
                  **{variant: result.choices[title] for variant, title in PARTS.items()}}
         for variant, names in SCORED.items():
-            scoring = replace(result.detector.scoring, **{each: getattr(model.scoring, each) for each in names})
+            scoring = replace(chosen.scoring, **{each: getattr(model.scoring, each) for each in names})
             if "min_area" in names:
                 scoring = replace(scoring, thresholds=THRESHOLDS)
-            found[variant] = replace(result.detector, scoring=scoring)
+            found[variant] = replace(chosen, scoring=scoring)
         return found
 
     def _clips(self, split: str) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ import json
 import logging
 import re
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -145,18 +146,20 @@ def pairs_missing(backbone: Any, videos: Sequence[Any], *, starts: Mapping[str, 
 def prune(root: Path | str, *, keep: Sequence[PairSet], limit_bytes: int) -> int:
     """Delete cached files that no set in ``keep`` uses, oldest first, until ``root`` is within the limit.
 
-    Returns the bytes freed.
+    Returns the bytes freed.  Another process may delete at the same time.
     """
     used = {file.path for pairs in keep for file in pairs.files}
-    found = sorted(Path(root).glob("*/*.safetensors"), key=lambda path: path.stat().st_mtime)
-    size = sum(path.stat().st_size for path in found)
-    freed = 0
-    for path in found:
+    found = []
+    for path in Path(root).glob("*/*.safetensors"):
+        with suppress(FileNotFoundError):
+            found.append((path.stat().st_mtime, path.stat().st_size, path))
+    size, freed = sum(own for _, own, _ in found), 0
+    for _, own, path in sorted(found):
         if size - freed <= limit_bytes:
             break
         if path not in used:
-            freed += path.stat().st_size
-            path.unlink()
+            freed += own
+            path.unlink(missing_ok=True)
     return freed
 
 

@@ -17,13 +17,14 @@ from jaxtyping import Float, UInt8
 
 from tvad.errors import ParameterError
 from tvad.scenes.composite.backdrop import Background, blobs
-from tvad.scenes.composite.crowd import DEFAULT_KINDS, KINDS, Pasted, event, ordinary
+from tvad.scenes.composite.crowd import DEFAULT_KINDS, KINDS, Pasted, event, ordinary, scene
 from tvad.scenes.composite.site import Site
 from tvad.scenes.composite.stamp import Stamp, draw_stamps, paste
 from tvad.video.frames import Frames
 
 _LEAST_VISIBLE = 24  # pixels of an event in 240 lines, in the better of the two frames; the simulator's own rule
 _TRIES = 8
+ORDINARY_ALONE = "ordinary"     # the kind of a clip with pasted people and no event
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,14 @@ class Composite:
     masks: UInt8[np.ndarray, "2 h w"]
     kinds: tuple[str, ...]
     pasted: tuple[tuple[int, int, int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames of one stretch; ``masks`` as those of a :class:`Composite`; ``labels``: 1 where enough of an event is seen."""
+    frames: UInt8[np.ndarray, "n h w 3"]
+    masks: UInt8[np.ndarray, "n h w"]
+    labels: UInt8[np.ndarray, "n"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,7 @@ class Compositor:
     def __init__(self, site: Site, *, mixture: Mixture = Mixture()) -> None:
         self.site, self.mixture = site, mixture
         self._backgrounds: dict[str, Background] = {}
+        self._least = _LEAST_VISIBLE * site.size[0] * site.size[1] / (240 * 360)
 
     def background(self, frames: Frames) -> Background:
         """The background of a video of the site. Raises :class:`ParameterError` for frames of another size."""
@@ -92,14 +102,31 @@ class Compositor:
         back, indices = self.background(frames), (start, start + gap)
         pictures = frames.take(indices)
         real = [self._real(picture, back, index) for picture, index in zip(pictures, indices)]
-        least = _LEAST_VISIBLE * self.site.size[0] * self.site.size[1] / (240 * 360)
         made = None
         for attempt in range(_TRIES):
             rng = np.random.default_rng([seed, start, int(anomalous), attempt])
             made = self._attempt(rng, real, gap, anomalous)
-            if not anomalous or max(int((mask > 0).sum()) for mask in made.masks) >= least:
+            if not anomalous or max(int((mask > 0).sum()) for mask in made.masks) >= self._least:
                 break
         return made
+
+    def clip(self, frames: Frames, places: Sequence[int], *, seed: int, kind: str) -> Clip:
+        """Frames ``places`` (ascending) of a stretch of footage with people and an event walking through it.
+
+        ``kind``: of the event; ``ORDINARY_ALONE`` for people without one, "" for the footage as it is.
+        """
+        site, back, pictures = self.site, self.background(frames), frames.take(places)
+        if not kind:
+            return Clip(pictures, np.zeros((len(places), *site.size), np.uint8), np.zeros(len(places), np.uint8))
+        rng = np.random.default_rng([seed, 54])
+        seconds = (np.asarray(places) - places[0]) / site.fps * site.pace
+        cast = scene(site, rng, "" if kind == ORDINARY_ALONE else kind, float(seconds[-1]), people=self.mixture.people)
+        seeds = [int(value) for value in rng.integers(1, 1 << 20, len(cast))]
+        made = [self._paint(rng, self._real(picture, back, place), cast, seeds, float(later))
+                for picture, place, later in zip(pictures, places, seconds)]
+        masks = np.stack([mask for _, mask, _ in made])
+        return Clip(np.stack([frame for frame, _, _ in made]), masks,
+                    ((masks > 0).sum((1, 2)) >= self._least).astype(np.uint8))
 
     def _attempt(self, rng: np.random.Generator, real: Sequence[_Real], gap: int, anomalous: bool) -> Composite:
         site, mix = self.site, self.mixture

@@ -3,7 +3,7 @@ choice of evidence."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from tvad.adaptation.evidence import Calibration, Fusion, Levels, fuse, squash
 from tvad.adaptation.oneclass import NormalBank
 from tvad.detection import Scoring, top_mean
 from tvad.metrics.frame import micro_auc
+from tvad.training.adapt.clips import Watched, choose
 from tvad.training.adapt.config import AdaptConfig
 from tvad.training.adapt.loop import HeldOut, by_kind, odds_of, quality
 from tvad.training.cache import PairSet
@@ -35,10 +36,12 @@ class CameraPairs:
 @dataclass(frozen=True)
 class Assembly:
     """``detector``: as configured; ``options``: validation figures of every choice of evidence; ``choices``: the same
-    weights with each of them."""
+    weights with each of them; ``plain``: the detector before :func:`settled`, ``clips`` what was found for that."""
     detector: AdaptedDetector
     options: Mapping[str, Mapping[str, Any]]
     choices: Mapping[str, AdaptedDetector]
+    plain: AdaptedDetector | None = None
+    clips: Mapping[str, Any] = field(default_factory=dict)
 
 
 def assemble(backbone: Any, decoder: Any, prototypes: Any, pairs: Mapping[int, CameraPairs], *, config: AdaptConfig,
@@ -65,6 +68,42 @@ def assemble(backbone: Any, decoder: Any, prototypes: Any, pairs: Mapping[int, C
         options[title] = {**quality(maps, targets, first.labels, top_fraction=scoring.top_fraction),
                           **clip_spread(scores, first), "by_kind": by_kind(scores, first.labels, kinds)}
     return Assembly(whole, options, detectors)
+
+
+def settle(made: Assembly, clips: Sequence[Watched], *, gaps: Sequence[int], fps: float, tempo: float) -> dict[str, Any]:
+    """What whole clips say of smoothing, further ``gaps`` and scales, as plain numbers for :func:`settled`; {} for none."""
+    chosen = choose(clips, made.detector, gaps=gaps, fps=fps, tempo=tempo)
+    if chosen is None:
+        return {}
+    found, bare = {**asdict(chosen), "levels": {}}, [clip for clip in clips if not clip.kind]
+    for title, detector in {"": made.detector, **made.choices}.items():
+        fusion = _settled_fusion(detector, found, whole=not title)
+        fused = [fuse(clip.parts, detector.calibration, fusion) for clip in bare]
+        heat = np.concatenate([clip.blurred(maps, fusion.blur) for clip, maps in zip(bare, fused)])
+        scale = _scaled(detector.calibration.levels, np.concatenate(fused), heat, detector.scoring)
+        found["levels"][title] = (scale.zero, scale.unit, scale.frame)
+    return found
+
+
+def settled(made: Assembly, found: Mapping[str, Any]) -> Assembly:
+    """The detectors with what :func:`settle` found; a second gap is for the configured one alone."""
+    if not found:
+        return replace(made, plain=made.detector)
+
+    def with_it(title: str, detector: AdaptedDetector) -> AdaptedDetector:
+        zero, unit, frame = found["levels"][title]
+        told = f"{detector.scoring.chosen_on};smoothing on clips of held-out footage with pasted events"
+        return replace(detector, fusion=_settled_fusion(detector, found, whole=not title),
+                       calibration=replace(detector.calibration, zero=zero, unit=unit, frame=frame),
+                       scoring=replace(detector.scoring, sigma=found["sigma"], chosen_on=told))
+
+    return replace(made, detector=with_it("", made.detector), plain=made.detector, clips=dict(found),
+                   choices={title: with_it(title, one) for title, one in made.choices.items()})
+
+
+def _settled_fusion(detector: AdaptedDetector, found: Mapping[str, Any], *, whole: bool) -> Fusion:
+    fusion = replace(detector.fusion, blur=tuple(found["blur"]))
+    return replace(fusion, gaps=tuple(found["gaps"])) if whole else fusion
 
 
 def _evidence(decoder: Any, text: Any, device: Any, bank: NormalBank | None,
@@ -132,10 +171,15 @@ def _auc(above: np.ndarray, below: np.ndarray) -> float:
 
 def _calibrated(levels: dict[str, Levels], normal: dict[str, np.ndarray], fusion: Fusion,
                 scoring: Scoring) -> Calibration:
-    """The scale on which held-out normal footage, which no decoder was trained on, has its share of hot patches, and the
-    score, made as the detector makes it, that its share of pairs passes."""
+    """The scale of held-out normal pairs."""
     fused = fuse(normal, Calibration(levels), fusion)
-    zero, half = float(np.quantile(fused, _ALARM)), float(np.median(fused))
+    return _scaled(levels, fused, fused, scoring)
+
+
+def _scaled(levels: Mapping[str, Levels], fused: np.ndarray, heat: np.ndarray, scoring: Scoring) -> Calibration:
+    """The scale on which held-out normal footage, which no decoder was trained on, has its share of hot patches in its
+    ``heat``, and the score, made from the ``fused`` maps as the detector makes it, that its share of pairs passes."""
+    zero, half = float(np.quantile(heat, _ALARM)), float(np.median(heat))
     scale = Calibration(levels, zero, max(0.5 * (zero - half), 1e-3))
     scores = squash(top_mean(fused, scoring.top_fraction), scale)
     return replace(scale, frame=float(np.quantile(scores, _FRAME)))

@@ -27,7 +27,9 @@ class AdaptConfig(Optimization):
     is learnt of composites is, in part, that they are composites; an adapted tower gets a decoder of its own, all new.
     ``oneclass``: make the bank of normal patches, which only evidence that counts it needs.  ``fusion``: evidence of the
     detector left behind.
-    Scores: ``smoothing`` over time as the model has it in "frames", or with the people's "pace"; ``spot``: the patches that
+    ``clips``: held-out clips on which smoothing, steadiness of heatmaps and a further gap are chosen (``clips.py``).
+    Scores: ``smoothing`` over time, where no clips choose it, as the model has it in "frames", or with the people's "pace";
+    ``spot``: the patches that
     count are as many as a "person" covers, or the "model"'s share of all.  ``thresholds`` of regions, 0.5 being the level
     that one held-out normal patch in a thousand passes.
     Tower: ``tower_rank`` of its low-rank adapter (0: frozen), trained for ``tower_steps`` from the decoder adapted to the
@@ -59,6 +61,7 @@ class AdaptConfig(Optimization):
     events: tuple[str, ...] = ()
     people: float = 1.5
     oneclass: bool = False
+    clips: int = 16
     smoothing: str = "pace"
     spot: str = "person"
     thresholds: tuple[float, ...] = (0.4,)
@@ -76,7 +79,7 @@ class AdaptConfig(Optimization):
         super().__post_init__()
         # Two composites: one with an event, one without.
         self.check_least(composites=2, normal=1, val_composites=2, val_normal=1, patches_per_pair=0, rehearsal=0,
-                         tower_rank=0, tower_first=0, tower_steps=1, tower_batch=1, tower_crop=1, tower_after=1)
+                         clips=0, tower_rank=0, tower_first=0, tower_steps=1, tower_batch=1, tower_crop=1, tower_after=1)
         object.__setattr__(self, "thresholds", tuple(float(value) for value in self.thresholds))
         if not self.thresholds or not all(0 < value < 1 for value in self.thresholds):
             raise ParameterError(f"adapt: thresholds {self.thresholds} must be numbers in (0, 1), at least one")

@@ -24,6 +24,7 @@ def as_text(report: Mapping[str, Any]) -> str:
         *_of_zoom(report),
         *_of_tower(report),
         *_of_weights(report),
+        *_of_clips(report),
         "", f"{'evidence':44} pixel   micro   hard    pasted  clip spread",
     ]
     for title, found in report["options"].items():
@@ -54,6 +55,17 @@ def _of_weights(report: Mapping[str, Any]) -> list[str]:
     reached = "".join(f", {name} {found[key]:.4f}" for name, key in (("pixel AUROC", "val_pixel_auroc"),
                                                                     ("micro AUC", "val_micro_auc")) if key in found)
     return [f"the detector mixes that step with {kept:.0%} of the weights from before{reached}"]
+
+
+def _of_clips(report: Mapping[str, Any]) -> list[str]:
+    """What whole held-out clips decided."""
+    if not (found := report.get("clips")):
+        return ["no whole clips were composed: scores are smoothed by the people's pace or as before"]
+    figures, (pairs, patches) = found["figures"], found["blur"]
+    tried = ", ".join(f"{gaps} {value:.3f}" for gaps, value in figures["micro_auc"].items())
+    best = max(figures["pixel_auroc"].values())
+    return [f"{figures['clips']} whole held-out clips, actors pasted: micro AUC by gaps {tried}, pixel AUROC "
+            f"{best:.4f}; scores smoothed over {found['sigma']:g} frames, heat over {pairs:g} pairs, {patches:g} patches"]
 
 
 def _of_tower(report: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
     output_dir/  ahd.safetensors  levels.safetensors  bank.safetensors  detector.json  fusion.json
                  tower.safetensors  frozen/ (the detector before its tower was adapted; both where it was)
-                 zoom.json  composites.png  report.json  report.txt  checkpoints/  complete.json (last)
+                 zoom.json  clips.json  composites.png  report.json  report.txt  checkpoints/  complete.json (last)
 """
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from tvad.adaptation.detector import AdaptedDetector
+from tvad.adaptation.evidence import Fusion
 from tvad.adaptation.tower import attach, check_adaptable
 from tvad.adaptation.views import reduced
 from tvad.datasets import open_dataset
@@ -27,19 +28,20 @@ from tvad.detection import Scoring
 from tvad.errors import DatasetError, ParameterError
 from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.params import project_root
-from tvad.record import atomic_write, complete, reopen, write_json
+from tvad.record import atomic_write, complete, remembered, reopen, write_json
 from tvad.scenes.composite.compose import Compositor
 from tvad.scenes.composite.sheet import examples, save_sheet, sheet
 from tvad.scenes.composite.site import Site
 from tvad.scenes.composite.survey import survey
-from tvad.training.adapt.assembly import Assembly, CameraPairs, assemble
+from tvad.training.adapt.assembly import Assembly, CameraPairs, assemble, settle, settled
+from tvad.training.adapt.clips import BLURS, near_gaps, watch
 from tvad.training.adapt.config import AdaptConfig
 from tvad.training.adapt.disk import check_room, features_bytes, pair_bytes, scratch
 from tvad.training.adapt.loop import HeldOut, Source, blended, fine_tune, hash_of, run_key
 from tvad.training.adapt.pairs import composite_videos, normal_videos, pair_starts, source_hash, split
 from tvad.training.adapt.report import as_text
 from tvad.training.adapt.tower import Pictures, photograph, train_tower
-from tvad.training.adapt.zoom import choose_zoom, remembered
+from tvad.training.adapt.zoom import choose_zoom
 from tvad.training.cache import PairSet, cache_pairs
 from tvad.training.checkpoint import RunState
 from tvad.training.targets import choose_pairs
@@ -57,13 +59,15 @@ _REHEARSED = 0.7  # share of rehearsed pairs seen through another camera, as pha
 @dataclass(frozen=True)
 class AdaptResult:
     """``detector``: ready to use, also on disk in ``folder``; ``report``: what was found and measured; ``seconds``;
-    ``choices``: the same weights with each choice of evidence that validation compared; ``frozen``: what there was before
+    ``choices``: the same weights with each choice of evidence that validation compared; ``plain``: with nothing that whole
+    clips said; ``frozen``: what there was before
     the tower was adapted, where it was."""
     detector: AdaptedDetector
     folder: Path
     report: dict[str, Any]
     seconds: float
     choices: Mapping[str, AdaptedDetector] = field(default_factory=dict)
+    plain: AdaptedDetector | None = None
     frozen: Assembly | None = None
 
 
@@ -150,12 +154,13 @@ def adapt(model: Any, source: Any, *, output_dir: Path | str, config: AdaptConfi
     save_sheet(folder / "composites.png", sheet(made))
     seconds = time.monotonic() - began
     report = {**run.facts(), **facts, "pairs": counted, "options": done.made.options,
+              "clips": {name: value for name, value in done.made.clips.items() if name != "levels"},
                "seconds": {**run.seconds, "all": round(seconds, 1)}, "key": done.made.detector.key}
     write_json(folder / "report.json", report)
     atomic_write(folder / "report.txt", as_text(report), text=True)
     complete(folder, [*_FILES, *(["bank.safetensors"] if config.oneclass else []),
                       *(["tower.safetensors"] if wants else [])])
-    return AdaptResult(done.made.detector, folder, report, seconds, done.made.choices,
+    return AdaptResult(done.made.detector, folder, report, seconds, done.made.choices, done.made.plain,
                        first.made if wants else None)
 
 
@@ -175,12 +180,15 @@ class _Run:
         self.compositor = Compositor(self.site, mixture=config.mixture())
         gaps = config.gaps or (automatic_gap(self.site.fps, self.site.pace),)
         self.config = replace(config, gaps=gaps, fusion=replace(config.fusion, gaps=config.fusion.gaps or gaps))
+        # Where the gap was not given, a second one may be found to help.
+        self.further = () if config.gaps or self.config.fusion.levels != "none" else near_gaps(gaps[0])
         self.reach = max(gaps)
         self._took("survey", began)
         began, zooms = time.monotonic(), config.zooms if getattr(model.backbone, "enlarged", None) else (1.0,)
         choose = partial(choose_zoom, model.backbone, model.decoder, model.prototypes.float(), self.compositor,
                          self.train_parts, zooms=zooms, gap=gaps[0])
-        zoom, self.tried = remembered(folder / "zoom.json", self._zoom_key(zooms), choose)
+        found = remembered(folder / "zoom.json", self._zoom_key(zooms), lambda: dict(zip(("zoom", "tried"), choose())))
+        zoom, self.tried = found["zoom"], found["tried"]
         if zoom != 1:
             self.backbone = model.backbone.enlarged(zoom)
         self.enlarged, self.config = self.backbone, replace(self.config, zooms=(zoom,))
@@ -288,9 +296,25 @@ class _Run:
             mixed = blended(decoder, old, config.kept)
             mixed_key = hashlib.sha256(f"{key} {config.kept}".encode()).hexdigest()[:16]
         made = assemble(self.backbone, mixed.eval(), text, pairs, config=config, scoring=scoring, key=mixed_key)
-        made.detector.save(folder)
         self._took("assembly", began)
+        made = self._settled(made, folder)
+        made.detector.save(folder)
         return _Trained(decoder, state, key, made)
+
+    def _settled(self, made: Assembly, folder: Path) -> Assembly:
+        """The detectors with the smoothing, and the further gap, that whole held-out clips ask for."""
+        began, config, site, first = time.monotonic(), self.config, self.site, made.detector
+        # All evidence that any choice of it asks for.
+        seer = replace(first, fusion=Fusion("place", float(first.bank is not None), (*config.gaps, *self.further)))
+
+        def found() -> dict[str, Any]:
+            clips = watch(seer, self.compositor, self.val_parts, config.clips, progress=self.progress)
+            return settle(made, clips, gaps=self.further, fps=site.fps, tempo=tempo(site.fps, site.pace))
+
+        key = hashlib.sha256(f"{first.fingerprint} {config.clips} {self.further} {BLURS}".encode()).hexdigest()
+        made = settled(made, remembered(folder / "clips.json", key, found) if config.clips else {})
+        self._took("clips", began)
+        return made
 
     def adapt_tower(self, decoder: AnomalyHeatmapDecoder, key: str, folder: Path) -> list[dict[str, float]]:
         """Train the tower's adapter together with ``decoder`` (in place); from here on ``backbone`` sees with it."""

@@ -7,9 +7,7 @@ out most is kept.
 """
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,6 @@ from torch import Tensor
 from tvad.detection import top_mean
 from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.metrics.frame import micro_auc
-from tvad.record import write_json
 from tvad.scenes.composite.compose import Compositor
 from tvad.training.adapt.pairs import Stretch
 from tvad.video.clip import Clip
@@ -55,20 +52,6 @@ def choose_zoom(backbone: Any, decoder: AnomalyHeatmapDecoder, prototypes: Float
     best = max(found.values())
     chosen = next(zoom for zoom in zooms if found[zoom] >= best - _MARGIN)
     return chosen, {f"{zoom:g}": round(value, 4) for zoom, value in found.items()}
-
-
-def remembered(path: Path, key: str,
-               choose: Callable[[], tuple[float, Mapping[str, float]]]) -> tuple[float, Mapping[str, float]]:
-    """The choice that ``path`` keeps under ``key``, the hash of all that decides it; else ``choose``'s, kept there."""
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["key"] == key:
-            return float(stored["zoom"]), dict(stored["tried"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass        # none yet, or damaged: it is chosen again
-    zoom, tried = choose()
-    write_json(path, {"key": key, "zoom": zoom, "tried": dict(tried)})
-    return zoom, tried
 
 
 def _chosen(numbered: list[tuple[int, Stretch]], count: int, gap: int) -> list[tuple[int, Stretch]]:
