@@ -86,10 +86,9 @@ def windows(parts: Sequence[Stretch], count: int, *, reach: int, pace: float) ->
     return [found[place] for place in places]
 
 
-def near_gaps(gap: int) -> tuple[int, ...]:
-    """Second gaps that are tried beside ``gap``: half as much less, half as much more."""
-    half = max(1, gap // 2)
-    return tuple(other for other in (gap - half, gap + half) if other >= 1)
+def near_gap(gap: int) -> int:
+    """The second gap that is tried beside ``gap``: about half of it, two where there is none."""
+    return gap - gap // 2 if gap > 1 else 2
 
 
 def watch(detector: AdaptedDetector, compositor: Compositor, parts: Sequence[Stretch], count: int, *,

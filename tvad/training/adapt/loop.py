@@ -35,7 +35,7 @@ from tvad.training.phase1 import patch_batch
 
 _CHUNK = 32
 # Settings that the weights do not depend on by themselves.
-LATER = ("kept", "fusion", "oneclass", "smoothing", "spot", "thresholds")
+LATER = ("kept", "fusion", "oneclass", "smoothing", "spot", "thresholds", "clips")
 
 
 @dataclass

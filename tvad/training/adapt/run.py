@@ -34,7 +34,7 @@ from tvad.scenes.composite.sheet import examples, save_sheet, sheet
 from tvad.scenes.composite.site import Site
 from tvad.scenes.composite.survey import survey
 from tvad.training.adapt.assembly import Assembly, CameraPairs, assemble, settle, settled
-from tvad.training.adapt.clips import BLURS, near_gaps, watch
+from tvad.training.adapt.clips import BLURS, near_gap, watch
 from tvad.training.adapt.config import AdaptConfig
 from tvad.training.adapt.disk import check_room, features_bytes, pair_bytes, scratch
 from tvad.training.adapt.loop import HeldOut, Source, blended, fine_tune, hash_of, run_key
@@ -181,7 +181,7 @@ class _Run:
         gaps = config.gaps or (automatic_gap(self.site.fps, self.site.pace),)
         self.config = replace(config, gaps=gaps, fusion=replace(config.fusion, gaps=config.fusion.gaps or gaps))
         # Where the gap was not given, a second one may be found to help.
-        self.further = () if config.gaps or self.config.fusion.levels != "none" else near_gaps(gaps[0])
+        self.further = () if config.gaps or self.config.fusion.levels != "none" else (near_gap(gaps[0]),)
         self.reach = max(gaps)
         self._took("survey", began)
         began, zooms = time.monotonic(), config.zooms if getattr(model.backbone, "enlarged", None) else (1.0,)

@@ -1,0 +1,179 @@
+"""Whole held-out clips: how they are composed, and what is chosen on them."""
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from composite_footage import toy_footage
+from training_fakes import fake_model, toy_clips
+
+import tvad.training.adapt.run as run
+from tvad.adaptation.detector import AdaptedDetector
+from tvad.adaptation.evidence import Calibration, Fusion, Levels, blurred, squash
+from tvad.detection import Scoring, top_mean
+from tvad.errors import ParameterError
+from tvad.metrics.frame import micro_auc, smooth
+from tvad.scenes.composite.compose import ORDINARY_ALONE, Compositor
+from tvad.scenes.composite.survey import survey
+from tvad.training.adapt import AdaptConfig, adapt
+from tvad.training.adapt.assembly import Assembly, settle, settled
+from tvad.training.adapt.clips import Watched, choose, near_gap, watch, windows
+from tvad.training.adapt.pairs import Stretch
+from tvad.video.frames import ArrayFrames
+
+FLAT = Levels(np.zeros((6, 9), np.float32), np.ones((6, 9), np.float32))
+SMALL = AdaptConfig(steps=2, batch_size=8, validate_every=2, composites=12, normal=8, rehearsal=0, val_composites=10,
+                    val_normal=8, patches_per_pair=16, zooms=(1.0,), clips=8)
+
+
+@pytest.fixture(scope="module")
+def footage():
+    return toy_footage("walk", frames=60, people=5)[0]
+
+
+@pytest.fixture(scope="module")
+def compositor(footage):
+    return Compositor(survey([footage], samples=60))
+
+
+def detector(**fusion):
+    model = fake_model()
+    return AdaptedDetector(model.backbone, model.decoder, model.prototypes, Calibration({"heat@2": FLAT, "heat@1": FLAT}),
+                           Fusion("none", 0.0, **{"gaps": (2,), **fusion}), scoring=Scoring(top_fraction=0.02, sigma=3.0))
+
+
+def stretch(count, start=0, stop=None, fps=10.0):
+    return Stretch(ArrayFrames(np.zeros((count, 4, 6, 3), np.uint8), fps, f"part{count}"), start, stop or count)
+
+
+def watched(kinds, *, seed=0, pairs=60, flicker=2.0):
+    """Clips whose event warms a quarter of the map in the middle third; gap 1 has noise of its own."""
+    rng, found = np.random.default_rng(seed), []
+    for kind in kinds:
+        labels, masks = np.zeros(pairs, np.uint8), np.zeros((pairs, 12, 18), bool)
+        if kind not in ("", ORDINARY_ALONE):
+            labels[pairs // 3: 2 * pairs // 3] = 1
+            masks[labels > 0, 2:8, 4:12] = True
+        heat = masks[:, ::2, ::2] * 1.5
+        parts = {f"heat@{gap}": (heat + rng.normal(0, flicker, heat.shape)).astype(np.float32) for gap in (1, 2)}
+        found.append(Watched(kind, parts, labels, masks[::3], 2))
+    return found
+
+
+KINDS = ("", ORDINARY_ALONE, "running", "car") * 2
+
+
+def test_windows_are_spread_over_what_has_room():
+    assert windows([stretch(17)], 4, reach=2, pace=1.0) == []
+    one = windows([stretch(40, 10)], 4, reach=2, pace=1.0)
+    assert len(one) == 1 and one[0].starts[0] == 10 and one[0].starts[-1] + 2 < 40 and one[0].step == 2
+    long = windows([stretch(4000)], 3, reach=2, pace=1.0)        # an hour's share: three windows of 15 seconds
+    assert [each.starts[0] for each in long] == [0, 1924, 3848] and {len(each.starts) for each in long} == {75}
+    fast = windows([stretch(4000, fps=30.0)], 1, reach=2, pace=0.5)[0]
+    assert (len(fast.starts), fast.step, fast.starts[-1] - fast.starts[0]) == (90, 10, 890)
+    many = windows([stretch(40 + number) for number in range(9)], 3, reach=1, pace=1.0)
+    assert [len(each.part.frames) for each in many] == [40, 44, 48]
+
+
+def test_gaps_beside_a_gap():
+    assert [near_gap(gap) for gap in (1, 2, 3, 8)] == [2, 1, 2, 4]
+
+
+def test_a_clip_shows_people_who_go_on_walking(compositor, footage):
+    places = list(range(0, 60, 2))
+    bare = compositor.clip(footage, places, seed=3, kind="")
+    np.testing.assert_array_equal(bare.frames, footage.take(places))
+    assert not bare.labels.any() and not bare.masks.any()
+    alone = compositor.clip(footage, places, seed=3, kind=ORDINARY_ALONE)
+    assert not alone.masks.any() and not alone.labels.any()
+    changed = (np.abs(alone.frames.astype(int) - bare.frames) > 25).any(-1)
+    assert (changed.sum((1, 2)) > 20).mean() > 0.7 and (changed[0] ^ changed[5]).any()
+    again = compositor.clip(footage, places, seed=3, kind=ORDINARY_ALONE)
+    np.testing.assert_array_equal(alone.frames, again.frames)
+
+
+def test_an_event_is_labelled_where_it_is_seen(compositor, footage):
+    shares = []
+    for seed in range(6):
+        clip = compositor.clip(footage, list(range(0, 60, 2)), seed=seed, kind="bicycle")
+        seen = (clip.masks > 0).sum((1, 2)) >= 24 * 120 * 180 / (240 * 360)
+        np.testing.assert_array_equal(clip.labels, seen)
+        shares.append(clip.labels.mean())
+    assert 0.1 < np.mean(shares) < 0.95 and max(shares) > 0.2
+
+
+def test_smoothing_and_a_second_gap_are_what_ranks_clips_best():
+    clips, own = watched(KINDS), detector()
+    found = choose(clips, own, gaps=(1,))
+    assert found.gaps == (2, 1) and found.sigma > 0 and found.blur[0] > 0
+    raw = [top_mean((clip.parts["heat@1"] + clip.parts["heat@2"]) / 2, 0.02) for clip in clips]
+    labels = [clip.labels for clip in clips]
+    reached = {sigma: micro_auc(smooth(raw, sigma / 2), labels) for sigma in (0.0, found.sigma)}    # pairs, two frames each
+    assert reached[found.sigma] > reached[0.0] and found.figures["micro_auc"]["2+1"] == round(reached[found.sigma], 4)
+    assert found.figures["clips"] == 8 and found.figures["positive_rate"] == pytest.approx(1 / 6, abs=1e-3)
+
+
+def test_what_gains_nothing_is_not_taken():
+    clips = watched(KINDS, flicker=0.02)        # a perfect detector
+    found = choose(clips, detector(), gaps=(1,))
+    assert (found.gaps, found.sigma, found.blur) == ((2,), 0.0, (0.0, 0.0))
+    assert choose([], detector()) is None
+    assert choose(watched(("", ORDINARY_ALONE)), detector()) is None
+
+
+def test_the_detector_takes_what_was_chosen():
+    own, clips = detector(), watched(KINDS)
+    made = Assembly(own, {}, {"heat": own})
+    found = json.loads(json.dumps(settle(made, clips, gaps=(1,), fps=10.0, tempo=1.0)))
+    after = settled(made, found)
+    assert after.plain is own and after.detector.fusion.gaps == (2, 1) and after.choices["heat"].fusion.gaps == (2,)
+    assert after.detector.scoring.sigma == after.choices["heat"].scoring.sigma == found["sigma"]
+    for title, one in (("", after.detector), ("heat", after.choices["heat"])):
+        bare = [clip for clip in clips if not clip.kind]
+        maps = [np.mean([clip.parts[f"heat@{gap}"] for gap in one.fusion.gaps], axis=0) for clip in bare]
+        heat = np.concatenate([blurred(each, one.fusion.blur) for each in maps])
+        assert one.calibration.zero == pytest.approx(np.quantile(heat, 0.999), rel=1e-5), title
+        scores = squash(top_mean(np.concatenate(maps), 0.02), one.calibration)
+        assert (scores > one.calibration.frame).mean() == pytest.approx(0.01, abs=0.01)
+    assert settled(made, {}).detector is own
+
+
+def test_heatmaps_are_smoothed_and_scores_are_not():
+    clip = toy_clips()[3]
+    plain, smoothed = detector(), detector(blur=(1.0, 0.7))
+    one, other = plain.detect(clip), smoothed.detect(clip)
+    np.testing.assert_array_equal(one.raw_scores, other.raw_scores)
+    odds = np.concatenate([plain.parts(clip.take([min(start, 17), min(start, 17) + 2])[None], gap=2)["heat@2"]
+                           for start in range(0, 20, 2)])
+    np.testing.assert_allclose(other.heatmap[::2], squash(blurred(odds, (1.0, 0.7)), smoothed.calibration), atol=2e-3)
+    assert np.abs(np.diff(other.heatmap[::2], axis=0)).mean() < np.abs(np.diff(one.heatmap[::2], axis=0)).mean()
+    for wrong in ((1.0,), (-1.0, 0.0), (float("nan"), 0.0)):
+        with pytest.raises(ParameterError, match="blur .* must be two numbers from 0"):
+            Fusion(blur=wrong)
+
+
+def test_pairs_farther_apart_are_smoothed_over_fewer():
+    maps = np.random.default_rng(0).normal(size=(20, 4, 4)).astype(np.float32)
+    near, far = (Watched("", {}, np.zeros(20, np.uint8), np.zeros((7, 4, 4), bool), step) for step in (2, 4))
+    np.testing.assert_array_equal(near.blurred(maps, (1.0, 0.7)), blurred(maps, (1.0, 0.7)))
+    np.testing.assert_array_equal(far.blurred(maps, (1.0, 0.7)), blurred(maps, (0.5, 0.7)))
+
+
+def test_an_adaptation_watches_once_and_says_what_it_chose(tmp_path, monkeypatch):
+    model, calls = fake_model(), []
+    monkeypatch.setattr(run, "watch", lambda *args, **known: calls.append(1) or watch(*args, **known))
+    make = lambda config: adapt(model, toy_clips(), output_dir=tmp_path / "out", config=config, cache_dir=tmp_path / "cache",
+                                progress=False)                                                     # noqa: E731
+    first, second = make(SMALL), make(SMALL)
+    assert calls == [1] and second.detector.fingerprint == first.detector.fingerprint
+    found = first.report["clips"]
+    assert found["figures"]["clips"] == 4 and first.detector.fusion.blur == tuple(found["blur"])
+    assert first.detector.scoring.sigma == found["sigma"] and first.detector.fusion.gaps == tuple(found["gaps"])
+    assert "4 whole held-out clips" in (tmp_path / "out" / "report.txt").read_text()
+    loaded = AdaptedDetector.load(tmp_path / "out", model.backbone, prototypes=model.prototypes)
+    assert loaded.fusion == first.detector.fusion
+    without = make(replace(SMALL, clips=0))
+    assert calls == [1] and without.detector.fingerprint == first.plain.fingerprint and not without.report["clips"]
+    assert "no whole clips were composed" in (tmp_path / "out" / "report.txt").read_text()
