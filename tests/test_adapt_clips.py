@@ -164,8 +164,11 @@ def test_pairs_farther_apart_are_smoothed_over_fewer():
 def test_an_adaptation_watches_once_and_says_what_it_chose(tmp_path, monkeypatch):
     model, calls = fake_model(), []
     monkeypatch.setattr(run, "watch", lambda *args, **known: calls.append(1) or watch(*args, **known))
-    make = lambda config: adapt(model, toy_clips(), output_dir=tmp_path / "out", config=config, cache_dir=tmp_path / "cache",
-                                progress=False)                                                     # noqa: E731
+
+    def make(config):
+        return adapt(model, toy_clips(), output_dir=tmp_path / "out", config=config, cache_dir=tmp_path / "cache",
+                     progress=False)
+
     first, second = make(SMALL), make(SMALL)
     assert calls == [1] and second.detector.fingerprint == first.detector.fingerprint
     found = first.report["clips"]
