@@ -27,6 +27,7 @@ from tvad.metrics import (
     micro_auc,
     pixel_auroc,
 )
+from tvad.metrics.pixel import fitted
 from tvad.record import Row, commit
 
 _LOG = logging.getLogger(__name__)
