@@ -27,7 +27,8 @@ from tvad.training.adapt import AdaptConfig, adapt
 from tvad.training.adapt.__main__ import main
 from tvad.training.adapt.loop import Source, counts_of, rows_of
 from tvad.training.adapt.pairs import Stretch, composite_videos, normal_videos, pair_starts, split
-from tvad.training.adapt.run import automatic_gap, folder_of, footage_of
+from tvad.training.adapt.run import folder_of, footage_of
+from tvad.training.adapt.tempo import automatic_gap
 from tvad.video.frames import ArrayFrames
 
 SMALL = AdaptConfig(steps=4, batch_size=8, validate_every=2, composites=12, normal=8, rehearsal=6, val_composites=10,

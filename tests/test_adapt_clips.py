@@ -11,15 +11,15 @@ from training_fakes import fake_model, toy_clips
 
 import tvad.training.adapt.run as run
 from tvad.adaptation.detector import AdaptedDetector
-from tvad.adaptation.evidence import Calibration, Fusion, Levels, blurred, squash
+from tvad.adaptation.evidence import Calibration, Fusion, Levels, blurred, squash, unsquash
 from tvad.detection import Scoring, top_mean
 from tvad.errors import ParameterError
 from tvad.metrics.frame import micro_auc, smooth
 from tvad.scenes.composite.compose import ORDINARY_ALONE, Compositor
 from tvad.scenes.composite.survey import survey
 from tvad.training.adapt import AdaptConfig, adapt
-from tvad.training.adapt.assembly import Assembly, settle, settled
-from tvad.training.adapt.clips import Watched, choose, near_gap, watch, windows
+from tvad.training.adapt.assembly import Assembly, judged, settled
+from tvad.training.adapt.clips import Watched, choose, watch, windows
 from tvad.training.adapt.pairs import Stretch
 from tvad.video.frames import ArrayFrames
 
@@ -40,7 +40,8 @@ def compositor(footage):
 
 def detector(**fusion):
     model = fake_model()
-    return AdaptedDetector(model.backbone, model.decoder, model.prototypes, Calibration({"heat@2": FLAT, "heat@1": FLAT}),
+    scale = Calibration({"heat@2": FLAT}, zero=2.0, unit=0.5, frame=0.6)
+    return AdaptedDetector(model.backbone, model.decoder, model.prototypes, scale,
                            Fusion("none", 0.0, **{"gaps": (2,), **fusion}), scoring=Scoring(top_fraction=0.02, sigma=3.0))
 
 
@@ -49,7 +50,7 @@ def stretch(count, start=0, stop=None, fps=10.0):
 
 
 def watched(kinds, *, seed=0, pairs=60, flicker=2.0):
-    """Clips whose event warms a quarter of the map in the middle third; gap 1 has noise of its own."""
+    """Clips whose event warms a quarter of the map in the middle third."""
     rng, found = np.random.default_rng(seed), []
     for kind in kinds:
         labels, masks = np.zeros(pairs, np.uint8), np.zeros((pairs, 12, 18), bool)
@@ -57,8 +58,8 @@ def watched(kinds, *, seed=0, pairs=60, flicker=2.0):
             labels[pairs // 3: 2 * pairs // 3] = 1
             masks[labels > 0, 2:8, 4:12] = True
         heat = masks[:, ::2, ::2] * 1.5
-        parts = {f"heat@{gap}": (heat + rng.normal(0, flicker, heat.shape)).astype(np.float32) for gap in (1, 2)}
-        found.append(Watched(kind, parts, labels, masks[::3], 2))
+        parts = {"heat@2": (heat + rng.normal(0, flicker, heat.shape)).astype(np.float32)}
+        found.append(Watched(kind, parts, labels, masks[::3].astype(np.uint8)))
     return found
 
 
@@ -66,19 +67,17 @@ KINDS = ("", ORDINARY_ALONE, "running", "car") * 2
 
 
 def test_windows_are_spread_over_what_has_room():
-    assert windows([stretch(17)], 4, reach=2, pace=1.0) == []
+    assert windows([stretch(17)], 4, reach=2, pace=1.0) == [] == windows([], 4, reach=2, pace=1.0)
     one = windows([stretch(40, 10)], 4, reach=2, pace=1.0)
-    assert len(one) == 1 and one[0].starts[0] == 10 and one[0].starts[-1] + 2 < 40 and one[0].step == 2
+    assert len(one) == 1 and one[0].starts[0] == 10 and one[0].starts[-1] + 2 < 40
     long = windows([stretch(4000)], 3, reach=2, pace=1.0)        # an hour's share: three windows of 15 seconds
     assert [each.starts[0] for each in long] == [0, 1924, 3848] and {len(each.starts) for each in long} == {75}
-    fast = windows([stretch(4000, fps=30.0)], 1, reach=2, pace=0.5)[0]
-    assert (len(fast.starts), fast.step, fast.starts[-1] - fast.starts[0]) == (90, 10, 890)
+    fast = windows([stretch(4000, fps=30.0)], 1, reach=2, pace=0.5)[0]      # pairs as near as in detection, for less long
+    assert len(fast.starts) == 90 and set(np.diff(fast.starts)) == {2}
     many = windows([stretch(40 + number) for number in range(9)], 3, reach=1, pace=1.0)
     assert [len(each.part.frames) for each in many] == [40, 44, 48]
-
-
-def test_gaps_beside_a_gap():
-    assert [near_gap(gap) for gap in (1, 2, 3, 8)] == [2, 1, 2, 4]
+    mixed = [*(stretch(400) for _ in range(3)), *(stretch(20) for _ in range(20))]       # short ones take nobody's place
+    assert [len(each.part.frames) for each in windows(mixed, 4, reach=2, pace=1.0)] == [400] * 4
 
 
 def test_a_clip_shows_people_who_go_on_walking(compositor, footage):
@@ -104,40 +103,70 @@ def test_an_event_is_labelled_where_it_is_seen(compositor, footage):
     assert 0.1 < np.mean(shares) < 0.95 and max(shares) > 0.2
 
 
-def test_smoothing_and_a_second_gap_are_what_ranks_clips_best():
+def test_what_a_detector_saw_lies_beside_what_was_shown(compositor, footage):
+    own, shown = detector(gaps=(2, 3)), {}
+
+    def clip(frames, places, *, seed, kind):
+        made = inner(frames, places, seed=seed, kind=kind)
+        shown[seed] = dict(zip(places, zip(made.frames, made.masks)))
+        return made
+
+    inner, one = compositor.clip, Compositor(compositor.site)
+    one.clip, own.parts = clip, lambda pairs, *, fps, gap: {f"heat@{gap}": pairs.astype(np.float32).sum(-1)}
+    part = Stretch(footage, 9, 60)
+    clips = watch(own, one, [part], 6, progress=False)
+    starts = windows([part], 1, reach=3, pace=1.0)[0].starts
+    assert [each.kind for each in clips[:2]] == ["", ORDINARY_ALONE] and len({each.kind for each in clips}) == 6
+    for each, pictures in zip(clips, shown.values()):
+        for gap in (2, 3):
+            wanted = [[pictures[start][0], pictures[start + gap][0]] for start in starts]
+            np.testing.assert_array_equal(each.parts[f"heat@{gap}"], np.array(wanted, np.float32).sum(-1))
+        np.testing.assert_array_equal(each.masks, [pictures[start][1] > 0 for start in starts[::3]])
+        assert len(each.labels) == len(starts)
+    assert any(each.labels.any() for each in clips) and watch(own, one, [Stretch(footage, 0, 12)], 6, progress=False) == []
+
+
+def test_smoothing_is_what_ranks_clips_best():
     clips, own = watched(KINDS), detector()
-    found = choose(clips, own, gaps=(1,))
-    assert found.gaps == (2, 1) and found.sigma > 0 and found.blur[0] > 0
-    raw = [top_mean((clip.parts["heat@1"] + clip.parts["heat@2"]) / 2, 0.02) for clip in clips]
-    labels = [clip.labels for clip in clips]
+    found = choose(clips, own)
+    assert found.sigma > 0 and found.blur[0] > 0
+    raw, labels = [top_mean(clip.parts["heat@2"], 0.02) for clip in clips], [clip.labels for clip in clips]
     reached = {sigma: micro_auc(smooth(raw, sigma / 2), labels) for sigma in (0.0, found.sigma)}    # pairs, two frames each
-    assert reached[found.sigma] > reached[0.0] and found.figures["micro_auc"]["2+1"] == round(reached[found.sigma], 4)
+    assert reached[found.sigma] > reached[0.0]
+    assert found.figures["micro_auc"][f"{found.sigma:g}"] == round(reached[found.sigma], 4)
     assert found.figures["clips"] == 8 and found.figures["positive_rate"] == pytest.approx(1 / 6, abs=1e-3)
+    # at three times the rate the same time is three times as many pairs
+    assert choose(clips, own, fps=30.0).blur[0] in (3.0, 4.5)
 
 
 def test_what_gains_nothing_is_not_taken():
     clips = watched(KINDS, flicker=0.02)        # a perfect detector
-    found = choose(clips, detector(), gaps=(1,))
-    assert (found.gaps, found.sigma, found.blur) == ((2,), 0.0, (0.0, 0.0))
+    found = choose(clips, detector())
+    assert (found.sigma, found.blur) == (0.0, (0.0, 0.0))
     assert choose([], detector()) is None
     assert choose(watched(("", ORDINARY_ALONE)), detector()) is None
+    brief = [replace(clip, masks=0 * clip.masks) for clip in watched(KINDS)]        # seen between the masks that are kept
+    found = choose(brief, detector())
+    assert found.sigma > 0 and found.blur == (0.0, 0.0) and not found.figures["pixel_auroc"]
 
 
-def test_the_detector_takes_what_was_chosen():
+def test_the_detector_takes_what_was_chosen_on_a_scale_of_its_own():
     own, clips = detector(), watched(KINDS)
     made = Assembly(own, {}, {"heat": own})
-    found = json.loads(json.dumps(settle(made, clips, gaps=(1,), fps=10.0, tempo=1.0)))
+    found = json.loads(json.dumps(judged(made, clips, fps=10.0, tempo=1.0)))
     after = settled(made, found)
-    assert after.plain is own and after.detector.fusion.gaps == (2, 1) and after.choices["heat"].fusion.gaps == (2,)
-    assert after.detector.scoring.sigma == after.choices["heat"].scoring.sigma == found["sigma"]
-    for title, one in (("", after.detector), ("heat", after.choices["heat"])):
-        bare = [clip for clip in clips if not clip.kind]
-        maps = [np.mean([clip.parts[f"heat@{gap}"] for gap in one.fusion.gaps], axis=0) for clip in bare]
-        heat = np.concatenate([blurred(each, one.fusion.blur) for each in maps])
-        assert one.calibration.zero == pytest.approx(np.quantile(heat, 0.999), rel=1e-5), title
-        scores = squash(top_mean(np.concatenate(maps), 0.02), one.calibration)
-        assert (scores > one.calibration.frame).mean() == pytest.approx(0.01, abs=0.01)
-    assert settled(made, {}).detector is own
+    assert after.plain is own and after.detector.fusion.blur == after.choices["heat"].fusion.blur == tuple(found["blur"])
+    assert after.detector.scoring.sigma == found["sigma"] and after.detector.fingerprint != own.fingerprint
+    bare = [clip.parts["heat@2"] for clip in clips if not clip.kind]
+    steady = [blurred(maps, tuple(found["blur"])) for maps in bare]
+    moved = np.quantile(np.concatenate(steady), 0.999) - np.quantile(np.concatenate(bare), 0.999)
+    assert moved < -0.5 and after.detector.calibration.zero == pytest.approx(2.0 + moved, abs=1e-4)
+    raw = unsquash(0.6, own.calibration)            # scores are not those of smoothed maps: an alarm stays an alarm
+    assert squash(raw, after.detector.calibration) == pytest.approx(after.detector.calibration.frame, abs=1e-5)
+    assert squash(raw, own.calibration) == pytest.approx(0.6)
+    assert settled(made, {}).detector is own and judged(made, [], fps=10.0, tempo=1.0) == {}
+    sharp = settled(made, {**found, "blur": [0.0, 0.0], "levels": {"": [0.0, 0.0], "heat": [0.0, 0.0]}})
+    assert sharp.detector.calibration == own.calibration
 
 
 def test_heatmaps_are_smoothed_and_scores_are_not():
@@ -154,13 +183,6 @@ def test_heatmaps_are_smoothed_and_scores_are_not():
             Fusion(blur=wrong)
 
 
-def test_pairs_farther_apart_are_smoothed_over_fewer():
-    maps = np.random.default_rng(0).normal(size=(20, 4, 4)).astype(np.float32)
-    near, far = (Watched("", {}, np.zeros(20, np.uint8), np.zeros((7, 4, 4), bool), step) for step in (2, 4))
-    np.testing.assert_array_equal(near.blurred(maps, (1.0, 0.7)), blurred(maps, (1.0, 0.7)))
-    np.testing.assert_array_equal(far.blurred(maps, (1.0, 0.7)), blurred(maps, (0.5, 0.7)))
-
-
 def test_an_adaptation_watches_once_and_says_what_it_chose(tmp_path, monkeypatch):
     model, calls = fake_model(), []
     monkeypatch.setattr(run, "watch", lambda *args, **known: calls.append(1) or watch(*args, **known))
@@ -172,11 +194,13 @@ def test_an_adaptation_watches_once_and_says_what_it_chose(tmp_path, monkeypatch
     first, second = make(SMALL), make(SMALL)
     assert calls == [1] and second.detector.fingerprint == first.detector.fingerprint
     found = first.report["clips"]
-    assert found["figures"]["clips"] == 4 and first.detector.fusion.blur == tuple(found["blur"])
-    assert first.detector.scoring.sigma == found["sigma"] and first.detector.fusion.gaps == tuple(found["gaps"])
-    assert "4 whole held-out clips" in (tmp_path / "out" / "report.txt").read_text()
+    assert found["figures"]["clips"] == 6 and first.detector.fusion.blur == tuple(found["blur"])
+    assert first.detector.scoring.sigma == found["sigma"]
+    assert "6 whole held-out clips" in (tmp_path / "out" / "report.txt").read_text()
     loaded = AdaptedDetector.load(tmp_path / "out", model.backbone, prototypes=model.prototypes)
     assert loaded.fusion == first.detector.fusion
     without = make(replace(SMALL, clips=0))
     assert calls == [1] and without.detector.fingerprint == first.plain.fingerprint and not without.report["clips"]
-    assert "no whole clips were composed" in (tmp_path / "out" / "report.txt").read_text()
+    assert "no event was seen in whole held-out clips" in (tmp_path / "out" / "report.txt").read_text()
+    banked = make(replace(SMALL, oneclass=True))        # other choices of evidence, the same training
+    assert calls == [1, 1] and "oneclass alone" in banked.choices and banked.report["key"] == without.report["key"]

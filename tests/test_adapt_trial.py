@@ -14,7 +14,7 @@ from tvad.datasets.base import Video
 from tvad.detection import Scoring, top_mean
 from tvad.errors import DatasetError, ParameterError
 from tvad.training.adapt import AdaptConfig
-from tvad.training.adapt.run import scoring_of, tempo
+from tvad.training.adapt.tempo import scoring_of, tempo
 from tvad.training.adapt.trial import SCORES, SMALL, main, measured, pieces, trial
 
 TINY = replace(SMALL, composites=6, normal=6, val_composites=6, val_normal=4, steps=2, batch_size=6, validate_every=2,

@@ -62,8 +62,10 @@ class AdaptedDetector:
 
     @property
     def fingerprint(self) -> str:
-        """What decides the scores: backbone, adaptation, fusion and scoring."""
-        return f"{self.backbone.fingerprint}-{self.key}-{self.fusion}-{self.scoring}"
+        """What decides the scores: backbone, adaptation, fusion, scale and scoring."""
+        scale = self.calibration
+        return (f"{self.backbone.fingerprint}-{self.key}-{self.fusion}-{scale.zero:.9g}-{scale.unit:.9g}-{scale.frame:.9g}-"
+                f"{self.scoring}")
 
     def save(self, folder: Path | str) -> Path:
         """Write decoder, the tower's adapter where there is one, levels, bank and settings into a folder.

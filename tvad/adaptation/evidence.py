@@ -141,3 +141,9 @@ def squash(values: Float[np.ndarray, "*s"], calibration: Calibration) -> Float32
     """To 0..1, 0.5 at ``calibration.zero``."""
     u = (np.asarray(values, np.float64) - calibration.zero) / calibration.unit
     return (0.5 * (1 + u / (1 + np.abs(u)))).astype(np.float32)
+
+
+def unsquash(value: float, calibration: Calibration) -> float:
+    """What :func:`squash` makes ``value`` of; between 0 and 1, both excluded."""
+    signed = 2 * value - 1
+    return calibration.zero + calibration.unit * signed / (1 - abs(signed))

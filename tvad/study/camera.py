@@ -2,20 +2,19 @@
 
     python -m tvad.study run --profile ped2 --phase camera
 
-Fixed before any test clip is read: settings are the defaults of ``AdaptConfig``, smoothing comes from
-simulated validation scenes, and region thresholds lie on the scale that held-out normal footage sets.  Every seed is an
-adaptation of its own, from that seed's decoder of phase 1.  Rows: ``simulated-only`` (not adapted), ``adapted`` (the
-default), ``adapted-frozen`` (the decoder alone, the tower as it was), ``adapted-tower`` (the tower too) and
-``adapted-native-size`` (pictures not enlarged), ``adapted-all-new`` (no share of the old weights kept), adaptations of
-their own, ``matched-view`` (weights as phase 1 left them; size, gap, scale of the scores and smoothing as adaptation finds
-them from normal footage),
-the default's weights read otherwise: ``adapted-no-clips`` (nothing is chosen on whole held-out clips: one gap, smoothing by
-the people's pace, heatmaps as they are), ``adapted-one-gap``, ``adapted-heat-unsmoothed``, ``adapted-smoothed-in-frames``,
-``adapted-top-percent`` and ``adapted-five-thresholds`` (smoothing as simulated scenes ask for, the patches that count not
-a person's size, regions at five thresholds and of any size) and ``adapted-*`` with other evidence (one gap, see
-``PARTS``); and the controls, whose decoder alone is adapted, to a tower that is
-random or sees each pair frozen to one frame: what they are to be compared with is ``adapted-frozen``; the random one also
-has a row of its own matched view.
+Fixed before any test clip is read: settings are the defaults of ``AdaptConfig``, smoothing comes from held-out normal clips
+with pasted events (of what is not adapted, from simulated validation scenes), and region thresholds lie on the scale that
+held-out normal footage sets.  Every seed is an adaptation of its own, from that seed's decoder of phase 1.  Rows:
+``simulated-only`` (not adapted), ``adapted`` (the default), ``adapted-frozen`` (the decoder alone, the tower as it was),
+``adapted-tower`` (the tower too) and ``adapted-native-size`` (pictures not enlarged), ``adapted-all-new`` (no share of the
+old weights kept), adaptations of their own, ``matched-view`` (weights as phase 1 left them; size, gap, scale of the scores
+and smoothing as adaptation finds them from normal footage), the default's weights read otherwise: ``adapted-no-clips``
+(nothing is chosen on whole held-out clips: scores smoothed by the people's pace, heatmaps not),
+``adapted-heat-unsmoothed``, ``adapted-smoothed-in-frames``, ``adapted-top-percent`` and ``adapted-five-thresholds``
+(smoothing as simulated scenes ask for, the patches that count not a person's size, regions at five thresholds and of any
+size) and ``adapted-*`` with other evidence (see ``PARTS``); and the controls, whose decoder alone is adapted, to a tower
+that is random or sees each pair frozen to one frame: what they are to be compared with is ``adapted-frozen``; the random
+one also has a row of its own matched view.
 """
 from __future__ import annotations
 
@@ -58,7 +57,6 @@ THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)      # of the last of them
 RANK = 16       # of the tower's adapter where the default leaves the tower as it is
 # Rows from one adaptation by the choice of evidence that they use (``tvad.training.adapt.assembly.choices``).
 PARTS: Mapping[str, str] = {
-    "adapted-one-gap": "heat",
     "adapted-levels": "heat by place",
     "adapted-oneclass": "heat by place + oneclass 0.5",
     "adapted-oneclass-alone": "oneclass alone",
@@ -176,8 +174,8 @@ class CameraStudy:
         if name != "full":
             return {self.variants(name)[0]: result.detector}
         chosen = result.detector
-        found = {DEFAULT: chosen, FROZEN: (result.frozen or result).detector, PLAIN: result.plain or chosen,
-                 UNSTEADY: replace(chosen, fusion=replace(chosen.fusion, blur=(0.0, 0.0))),
+        found = {DEFAULT: chosen, FROZEN: (result.frozen or result).detector, PLAIN: result.plain,
+                 UNSTEADY: replace(result.plain, scoring=chosen.scoring),
                  **{variant: result.choices[title] for variant, title in PARTS.items()}}
         for variant, names in SCORED.items():
             scoring = replace(chosen.scoring, **{each: getattr(model.scoring, each) for each in names})

@@ -146,7 +146,7 @@ def pairs_missing(backbone: Any, videos: Sequence[Any], *, starts: Mapping[str, 
 def prune(root: Path | str, *, keep: Sequence[PairSet], limit_bytes: int) -> int:
     """Delete cached files that no set in ``keep`` uses, oldest first, until ``root`` is within the limit.
 
-    Returns the bytes freed.  Another process may delete at the same time.
+    Returns the bytes freed, those that another process frees meanwhile among them.
     """
     used = {file.path for pairs in keep for file in pairs.files}
     found = []

@@ -38,7 +38,7 @@ class Composite:
 
 
 @dataclass(frozen=True)
-class Clip:
+class CompositeClip:
     """Frames of one stretch; ``masks`` as those of a :class:`Composite`; ``labels``: 1 where enough of an event is seen."""
     frames: UInt8[np.ndarray, "n h w 3"]
     masks: UInt8[np.ndarray, "n h w"]
@@ -110,14 +110,15 @@ class Compositor:
                 break
         return made
 
-    def clip(self, frames: Frames, places: Sequence[int], *, seed: int, kind: str) -> Clip:
+    def clip(self, frames: Frames, places: Sequence[int], *, seed: int, kind: str) -> CompositeClip:
         """Frames ``places`` (ascending) of a stretch of footage with people and an event walking through it.
 
-        ``kind``: of the event; ``ORDINARY_ALONE`` for people without one, "" for the footage as it is.
+        ``kind``: of the event; ``ORDINARY_ALONE`` for people without one, "" for the footage as it is.  Of the mixture,
+        ``people`` counts, with and without an event.
         """
         site, back, pictures = self.site, self.background(frames), frames.take(places)
         if not kind:
-            return Clip(pictures, np.zeros((len(places), *site.size), np.uint8), np.zeros(len(places), np.uint8))
+            return CompositeClip(pictures, np.zeros((len(places), *site.size), np.uint8), np.zeros(len(places), np.uint8))
         rng = np.random.default_rng([seed, 54])
         seconds = (np.asarray(places) - places[0]) / site.fps * site.pace
         cast = scene(site, rng, "" if kind == ORDINARY_ALONE else kind, float(seconds[-1]), people=self.mixture.people)
@@ -125,7 +126,7 @@ class Compositor:
         made = [self._paint(rng, self._real(picture, back, place), cast, seeds, float(later))
                 for picture, place, later in zip(pictures, places, seconds)]
         masks = np.stack([mask for _, mask, _ in made])
-        return Clip(np.stack([frame for frame, _, _ in made]), masks,
+        return CompositeClip(np.stack([frame for frame, _, _ in made]), masks,
                     ((masks > 0).sum((1, 2)) >= self._least).astype(np.uint8))
 
     def _attempt(self, rng: np.random.Generator, real: Sequence[_Real], gap: int, anomalous: bool) -> Composite:

@@ -35,9 +35,10 @@ ORDINARY: Mapping[str, float] = {"walker": 0.34, "hurrying": 0.14, "group": 0.22
 
 @dataclass(frozen=True)
 class Pasted:
-    """An actor and the instant (seconds of its own time) of the first frame."""
+    """An actor and the instant (seconds of its own time) of the first frame; ``stays``: it is there all the time."""
     actor: Actor
     time: float
+    stays: bool = False
 
 
 def gliding(ground: Ground, rng: np.random.Generator, duration: float) -> list[Participant]:
@@ -89,15 +90,15 @@ def event(site: Site, rng: np.random.Generator, kind: str) -> list[Pasted]:
 def scene(site: Site, rng: np.random.Generator, kind: str, duration: float, *, people: float) -> list[tuple[Pasted, str]]:
     """Who is about during ``duration`` seconds, each with the name of his event, "" for ordinary people.
 
-    ``kind``: of the event, "" for none; ``people``: mean number of groups of ordinary people in view.  Their instants are
-    those of the scene's first frame.  Where the draws find no such event in view, there are ordinary people alone.
+    ``kind``: of the event, "" for none; ``people``: mean number of groups of ordinary people that come in the time that one
+    takes through the view, beside one group at least.  Instants are those of the scene's first frame.  Where the draws find
+    no such event in view, there are ordinary people alone.
     """
     cast = [(Pasted(actor, 0.0), kind) for actor in (_lasting_event(site, rng, kind, duration) if kind else ())]
     for _ in range(1 + rng.poisson(people * max(1.0, duration / _CROSSING))):
         at = float(rng.uniform(0, duration))      # when the group is where it was drawn
         for member in ordinary(site, rng, lasting=duration):
-            walks = member.time == 0.0            # those who stand are there all the time
-            cast.append((replace(member, time=-at) if walks else member, ""))
+            cast.append((member if member.stays else replace(member, time=-at), ""))
     return cast
 
 
@@ -123,10 +124,10 @@ def ordinary(site: Site, rng: np.random.Generator, *, near: Sequence[Float[np.nd
     joins = near[int(rng.integers(len(near)))] if len(near) and rng.random() < 0.35 else None
     place = site.place(rng, near=joins)
     if kind == "standing":
-        return [Pasted(wait(rng, pedestrian(rng), place.point, duration=lasting + 0.4), 0.3)]
+        return [Pasted(wait(rng, pedestrian(rng), place.point, duration=lasting + 0.4), 0.3, stays=True)]
     if kind == "talk":
         people = [pedestrian(rng).put_umbrella_away() for _ in range(int(rng.integers(2, 5)))]
-        return [Pasted(person, 0.3) for person in converse(rng, people, place.point, duration=lasting + 0.4)]
+        return [Pasted(person, 0.3, stays=True) for person in converse(rng, people, place.point, duration=lasting + 0.4)]
     speed = hurrying_speed(rng) if kind == "hurrying" else walking_speed(rng)
     reverse = bool(rng.random() < 0.5)
     count = int(rng.choice((2, 3, 4, 5, 6), p=(0.4, 0.25, 0.15, 0.12, 0.08))) if kind == "group" else 1

@@ -42,7 +42,7 @@ def measure_look(site: Site, videos: Sequence[Frames], backs: Sequence[Backgroun
         return look
     drawn = [stamp.colour[stamp.alpha > 0.9] for stamp in simulated]
     if not look.grey:
-        # Means, not medians: garments are either colourless or strong, and saturation scales the mean alone.
+        # Means: garments are either colourless or strong, and a median near zero says nothing of the strong ones.
         wanted = float(np.mean(np.concatenate([chroma for *_, chroma in real])))
         chroma = float(np.mean(np.concatenate([np.ptp(values, axis=1) for values in drawn])))
         look = replace(look, saturation=float(np.clip(look.saturation * wanted / max(chroma, 1.0), *_SATURATIONS)))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tvad.adaptation.detector import AdaptedDetector
-from tvad.adaptation.evidence import Calibration, Fusion, Levels, fuse, squash
+from tvad.adaptation.evidence import Calibration, Fusion, Levels, blurred, fuse, squash, unsquash
 from tvad.adaptation.oneclass import NormalBank
 from tvad.detection import Scoring, top_mean
 from tvad.metrics.frame import micro_auc
@@ -36,7 +36,7 @@ class CameraPairs:
 @dataclass(frozen=True)
 class Assembly:
     """``detector``: as configured; ``options``: validation figures of every choice of evidence; ``choices``: the same
-    weights with each of them; ``plain``: the detector before :func:`settled`, ``clips`` what was found for that."""
+    weights with each of them; ``plain``: the detector before :func:`settled`, ``clips`` what was found for it."""
     detector: AdaptedDetector
     options: Mapping[str, Mapping[str, Any]]
     choices: Mapping[str, AdaptedDetector]
@@ -70,40 +70,49 @@ def assemble(backbone: Any, decoder: Any, prototypes: Any, pairs: Mapping[int, C
     return Assembly(whole, options, detectors)
 
 
-def settle(made: Assembly, clips: Sequence[Watched], *, gaps: Sequence[int], fps: float, tempo: float) -> dict[str, Any]:
-    """What whole clips say of smoothing, further ``gaps`` and scales, as plain numbers for :func:`settled`; {} for none."""
-    chosen = choose(clips, made.detector, gaps=gaps, fps=fps, tempo=tempo)
+def judged(made: Assembly, clips: Sequence[Watched], *, fps: float, tempo: float) -> dict[str, Any]:
+    """What whole clips say of smoothing and of the scale, as plain numbers for :func:`settled`; {} where nothing."""
+    chosen = choose(clips, made.detector, fps=fps, tempo=tempo)
     if chosen is None:
         return {}
     found, bare = {**asdict(chosen), "levels": {}}, [clip for clip in clips if not clip.kind]
     for title, detector in {"": made.detector, **made.choices}.items():
-        fusion = _settled_fusion(detector, found, whole=not title)
-        fused = [fuse(clip.parts, detector.calibration, fusion) for clip in bare]
-        heat = np.concatenate([clip.blurred(maps, fusion.blur) for clip, maps in zip(bare, fused)])
-        scale = _scaled(detector.calibration.levels, np.concatenate(fused), heat, detector.scoring)
-        found["levels"][title] = (scale.zero, scale.unit, scale.frame)
+        scale, shifts = detector.calibration, np.zeros(2)
+        if any(chosen.blur):
+            fused = [fuse(clip.parts, scale, detector.fusion) for clip in bare]
+            before, after = (np.quantile(np.concatenate(maps), (_ALARM, 0.5))
+                             for maps in (fused, [blurred(each, chosen.blur) for each in fused]))
+            shifts = after - before
+        found["levels"][title] = shifts.tolist()
     return found
 
 
 def settled(made: Assembly, found: Mapping[str, Any]) -> Assembly:
-    """The detectors with what :func:`settle` found; a second gap is for the configured one alone."""
+    """The detectors with what :func:`judged` found.
+
+    Held-out pairs are spread over all footage, the clips are not: what smoothing does to the quantiles of the clips that
+    show nothing pasted is added to those of the pairs.
+    """
     if not found:
         return replace(made, plain=made.detector)
 
     def with_it(title: str, detector: AdaptedDetector) -> AdaptedDetector:
-        zero, unit, frame = found["levels"][title]
+        hot, half = found["levels"][title]
         told = f"{detector.scoring.chosen_on};smoothing on clips of held-out footage with pasted events"
-        return replace(detector, fusion=_settled_fusion(detector, found, whole=not title),
-                       calibration=replace(detector.calibration, zero=zero, unit=unit, frame=frame),
+        return replace(detector, fusion=replace(detector.fusion, blur=tuple(found["blur"])),
+                       calibration=_shifted(detector.calibration, hot, half),
                        scoring=replace(detector.scoring, sigma=found["sigma"], chosen_on=told))
 
     return replace(made, detector=with_it("", made.detector), plain=made.detector, clips=dict(found),
                    choices={title: with_it(title, one) for title, one in made.choices.items()})
 
 
-def _settled_fusion(detector: AdaptedDetector, found: Mapping[str, Any], *, whole: bool) -> Fusion:
-    fusion = replace(detector.fusion, blur=tuple(found["blur"]))
-    return replace(fusion, gaps=tuple(found["gaps"])) if whole else fusion
+def _shifted(scale: Calibration, hot: float, half: float) -> Calibration:
+    """A scale whose hot quantile and median moved by these; the score that raises an alarm stays what it was."""
+    if not (hot or half):
+        return scale
+    moved = replace(scale, zero=scale.zero + hot, unit=max(scale.unit + 0.5 * (hot - half), 1e-3))
+    return replace(moved, frame=float(squash(unsquash(scale.frame, scale), moved)))
 
 
 def _evidence(decoder: Any, text: Any, device: Any, bank: NormalBank | None,
@@ -171,15 +180,10 @@ def _auc(above: np.ndarray, below: np.ndarray) -> float:
 
 def _calibrated(levels: dict[str, Levels], normal: dict[str, np.ndarray], fusion: Fusion,
                 scoring: Scoring) -> Calibration:
-    """The scale of held-out normal pairs."""
+    """The scale on which held-out normal footage, which no decoder was trained on, has its share of hot patches, and the
+    score, made as the detector makes it, that its share of pairs passes."""
     fused = fuse(normal, Calibration(levels), fusion)
-    return _scaled(levels, fused, fused, scoring)
-
-
-def _scaled(levels: Mapping[str, Levels], fused: np.ndarray, heat: np.ndarray, scoring: Scoring) -> Calibration:
-    """The scale on which held-out normal footage, which no decoder was trained on, has its share of hot patches in its
-    ``heat``, and the score, made from the ``fused`` maps as the detector makes it, that its share of pairs passes."""
-    zero, half = float(np.quantile(heat, _ALARM)), float(np.median(heat))
+    zero, half = float(np.quantile(fused, _ALARM)), float(np.median(fused))
     scale = Calibration(levels, zero, max(0.5 * (zero - half), 1e-3))
     scores = squash(top_mean(fused, scoring.top_fraction), scale)
     return replace(scale, frame=float(np.quantile(scores, _FRAME)))

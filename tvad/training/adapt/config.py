@@ -27,11 +27,11 @@ class AdaptConfig(Optimization):
     is learnt of composites is, in part, that they are composites; an adapted tower gets a decoder of its own, all new.
     ``oneclass``: make the bank of normal patches, which only evidence that counts it needs.  ``fusion``: evidence of the
     detector left behind.
-    ``clips``: held-out clips on which smoothing, steadiness of heatmaps and a further gap are chosen (``clips.py``).
+    ``clips``: whole held-out clips with pasted actors, on which the smoothing of scores and heatmaps is chosen
+    (``clips.py``); rounded up to sixes, 0 for none.
     Scores: ``smoothing`` over time, where no clips choose it, as the model has it in "frames", or with the people's "pace";
-    ``spot``: the patches that
-    count are as many as a "person" covers, or the "model"'s share of all.  ``thresholds`` of regions, 0.5 being the level
-    that one held-out normal patch in a thousand passes.
+    ``spot``: the patches that count are as many as a "person" covers, or the "model"'s share of all.  ``thresholds`` of
+    regions, 0.5 being the level that one held-out normal patch in a thousand passes.
     Tower: ``tower_rank`` of its low-rank adapter (0: frozen), trained for ``tower_steps`` from the decoder adapted to the
     frozen tower, blocks before ``tower_first`` left as they are; a step sees ``tower_batch`` crops of ``tower_crop`` pixels
     or, in a share of ``tower_whole`` of the steps, whole frames of as many patches; ``tower_rate``: of the adapter;
@@ -61,7 +61,7 @@ class AdaptConfig(Optimization):
     events: tuple[str, ...] = ()
     people: float = 1.5
     oneclass: bool = False
-    clips: int = 16
+    clips: int = 24
     smoothing: str = "pace"
     spot: str = "person"
     thresholds: tuple[float, ...] = (0.4,)

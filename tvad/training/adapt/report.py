@@ -60,12 +60,12 @@ def _of_weights(report: Mapping[str, Any]) -> list[str]:
 def _of_clips(report: Mapping[str, Any]) -> list[str]:
     """What whole held-out clips decided."""
     if not (found := report.get("clips")):
-        return ["no whole clips were composed: scores are smoothed by the people's pace or as before"]
+        return ["no event was seen in whole held-out clips: scores are smoothed by the people's pace or as before"]
     figures, (pairs, patches) = found["figures"], found["blur"]
-    tried = ", ".join(f"{gaps} {value:.3f}" for gaps, value in figures["micro_auc"].items())
-    best = max(figures["pixel_auroc"].values())
-    return [f"{figures['clips']} whole held-out clips, actors pasted: micro AUC by gaps {tried}, pixel AUROC "
-            f"{best:.4f}; scores smoothed over {found['sigma']:g} frames, heat over {pairs:g} pairs, {patches:g} patches"]
+    reached = [f"{name} {min(values.values()):.4f} to {max(values.values()):.4f}" for name, values in
+               (("micro AUC", figures["micro_auc"]), ("pixel AUROC", figures["pixel_auroc"])) if values]
+    return [f"smoothing chosen on {figures['clips']} whole held-out clips with pasted actors ({', '.join(reached)}): "
+            f"scores over {found['sigma']:g} frames, heatmaps over {pairs:g} pairs and {patches:g} patches"]
 
 
 def _of_tower(report: Mapping[str, Any]) -> list[str]:

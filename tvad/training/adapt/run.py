@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -24,22 +23,21 @@ from tvad.adaptation.evidence import Fusion
 from tvad.adaptation.tower import attach, check_adaptable
 from tvad.adaptation.views import reduced
 from tvad.datasets import open_dataset
-from tvad.detection import Scoring
 from tvad.errors import DatasetError, ParameterError
 from tvad.heatmap import AnomalyHeatmapDecoder
 from tvad.params import project_root
 from tvad.record import atomic_write, complete, remembered, reopen, write_json
 from tvad.scenes.composite.compose import Compositor
 from tvad.scenes.composite.sheet import examples, save_sheet, sheet
-from tvad.scenes.composite.site import Site
 from tvad.scenes.composite.survey import survey
-from tvad.training.adapt.assembly import Assembly, CameraPairs, assemble, settle, settled
-from tvad.training.adapt.clips import BLURS, near_gap, watch
+from tvad.training.adapt.assembly import Assembly, CameraPairs, assemble, judged, settled
+from tvad.training.adapt.clips import RULES, watch
 from tvad.training.adapt.config import AdaptConfig
 from tvad.training.adapt.disk import check_room, features_bytes, pair_bytes, scratch
 from tvad.training.adapt.loop import HeldOut, Source, blended, fine_tune, hash_of, run_key
 from tvad.training.adapt.pairs import composite_videos, normal_videos, pair_starts, source_hash, split
 from tvad.training.adapt.report import as_text
+from tvad.training.adapt.tempo import automatic_gap, scoring_of, tempo
 from tvad.training.adapt.tower import Pictures, photograph, train_tower
 from tvad.training.adapt.zoom import choose_zoom
 from tvad.training.cache import PairSet, cache_pairs
@@ -50,9 +48,6 @@ from tvad.video.frames import Frames
 FROZEN = "frozen"
 _FILES = ("ahd.safetensors", "levels.safetensors", "detector.json", "fusion.json", "composites.png", "report.json",
           "report.txt")
-_STEP_SECONDS = 0.1   # between the frames of a pair in the simulated footage that the tower was trained on
-_SLIM = 0.35     # area of a person's box in squares of its height
-_SPOTS = (0.001, 0.05)   # least and largest share of a picture that a person is taken to cover
 _REHEARSED = 0.7  # share of rehearsed pairs seen through another camera, as phase 1 does
 
 
@@ -180,8 +175,6 @@ class _Run:
         self.compositor = Compositor(self.site, mixture=config.mixture())
         gaps = config.gaps or (automatic_gap(self.site.fps, self.site.pace),)
         self.config = replace(config, gaps=gaps, fusion=replace(config.fusion, gaps=config.fusion.gaps or gaps))
-        # Where the gap was not given, a second one may be found to help.
-        self.further = () if config.gaps or self.config.fusion.levels != "none" else (near_gap(gaps[0]),)
         self.reach = max(gaps)
         self._took("survey", began)
         began, zooms = time.monotonic(), config.zooms if getattr(model.backbone, "enlarged", None) else (1.0,)
@@ -302,16 +295,17 @@ class _Run:
         return _Trained(decoder, state, key, made)
 
     def _settled(self, made: Assembly, folder: Path) -> Assembly:
-        """The detectors with the smoothing, and the further gap, that whole held-out clips ask for."""
+        """The detectors with the smoothing that whole held-out clips ask for."""
         began, config, site, first = time.monotonic(), self.config, self.site, made.detector
         # All evidence that any choice of it asks for.
-        seer = replace(first, fusion=Fusion("place", float(first.bank is not None), (*config.gaps, *self.further)))
+        seer = replace(first, fusion=Fusion("place", float(first.bank is not None), config.gaps))
 
         def found() -> dict[str, Any]:
             clips = watch(seer, self.compositor, self.val_parts, config.clips, progress=self.progress)
-            return settle(made, clips, gaps=self.further, fps=site.fps, tempo=tempo(site.fps, site.pace))
+            return judged(made, clips, fps=site.fps, tempo=tempo(site.fps, site.pace))
 
-        key = hashlib.sha256(f"{first.fingerprint} {config.clips} {self.further} {BLURS}".encode()).hexdigest()
+        facts = f"{first.fingerprint} {sorted(made.choices)} {config.clips} {RULES}"
+        key = hashlib.sha256(facts.encode()).hexdigest()
         made = settled(made, remembered(folder / "clips.json", key, found) if config.clips else {})
         self._took("clips", began)
         return made
@@ -343,30 +337,3 @@ class _Run:
 
     def _took(self, name: str, began: float) -> None:
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 1)
-
-
-def scoring_of(scoring: Scoring, site: Site, config: AdaptConfig, grid: tuple[int, int]) -> Scoring:
-    """The model's way from heatmaps to scores and regions at the scale of a camera whose maps have ``grid`` patches.
-
-    Smoothing is a time and follows the people's pace.  Over more patches than a person covers, a mean counts how many
-    people are about; what is smaller than half a person is no region.  Thresholds lie on the scale of held-out footage.
-    """
-    scoring = replace(scoring, thresholds=config.thresholds, region_score="max")
-    if config.smoothing == "pace":
-        scoring = replace(scoring, sigma=round(scoring.sigma * tempo(site.fps, site.pace), 1))
-    if config.spot == "person":
-        height, width = site.size
-        share = _SLIM * site.pixels_high(0.5 * height) ** 2 / (height * width)
-        scoring = replace(scoring, top_fraction=round(min(max(share, _SPOTS[0]), _SPOTS[1]), 5),
-                          min_area=max(1, math.ceil(0.5 * share * grid[0] * grid[1])))
-    return scoring
-
-
-def automatic_gap(fps: float, pace: float) -> int:
-    """Frames between the two of a pair at which people move as far as in the footage that the tower was trained on."""
-    return max(1, round(tempo(fps, pace)))
-
-
-def tempo(fps: float, pace: float) -> float:
-    """Frames of the camera in which people move as far as simulated people do from one frame to the next."""
-    return _STEP_SECONDS * fps / pace

@@ -44,7 +44,7 @@ from tvad.video.clip import Clip
 Maps = Float32[np.ndarray, "n h w"]
 Scores = Float[np.ndarray, "n"]
 SMALL = AdaptConfig(composites=120, normal=100, val_composites=60, val_normal=60, rehearsal=0, steps=200,
-                    validate_every=100, oneclass=False, tower_steps=200, tower_after=150)
+                    validate_every=100, oneclass=False, clips=0, tower_steps=200, tower_after=150)
 _LEARNT = 2 / 3     # share of the normal videos that are adapted to
 
 
