@@ -146,7 +146,8 @@ def test_an_adaptation_gives_its_rows_and_those_of_its_parts(adapted, capsys):
     assert {row.choice for row in rows if row.sigma} == {"fixed"}
     sigmas = {variant: {row.sigma for row in rows if row.sigma and row.variant == variant} for variant in camera.VARIANTS}
     assert sigmas["simulated-only"] == sigmas["adapted-smoothed-in-frames"] == {2.0}
-    assert all(len(one) == 1 for one in sigmas.values())
+    # rows of smoothed scores are left out where clips chose none
+    assert all(len(one) <= 1 for one in sigmas.values()) and len(sigmas[camera.PLAIN]) == 1
     values = {row.variant: row.value for row in rows if row.metric == "micro_auc" and not row.sigma and row.event is None}
     assert len(set(values.values())) > 2
     record = (path.parent / "study.camera.provenance.json").read_text()

@@ -41,6 +41,7 @@ from tvad.prompts import prototypes
 from tvad.record import Row, has_rows, provenance, replace_rows, write_json
 from tvad.study.run import CACHE_BYTES, Arm, Study, open_backbone, said, tower_of
 from tvad.training.adapt import VIEWING, AdaptConfig, adapt, match_view
+from tvad.training.adapt.clips import RULES
 from tvad.training.adapt.pairs import source_hash
 from tvad.training.cache import prune
 
@@ -103,7 +104,7 @@ class CameraStudy:
         footage = [[video.id, len(video.frames), zlib.crc32(video.frames.read(0, 1).tobytes())]
                    for video in self._clips("train")]
         parts = ["camera", settings, THRESHOLDS, sorted(PARTS.items()), sorted(SCORED.items()), sorted(CHANGED.items()),
-                 sorted(VIEWING.items()), source_hash(), footage, self.phase1.config_hash(self.stock)]
+                 sorted(VIEWING.items()), RULES, source_hash(), footage, self.phase1.config_hash(self.stock)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
     def run(self) -> Path:
