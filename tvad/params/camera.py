@@ -29,6 +29,7 @@ class Camera(RunParameters):
     rehearsal: int = setting(500, "simulated pairs that keep what was learned; 0: none", low=0, high=1_000_000, smoke=4)
     val_composites: int = setting(320, "held-out frame pairs with simulated actors", low=2, high=100_000, smoke=6)
     val_normal: int = setting(320, "held-out ordinary frame pairs", low=1, high=100_000, smoke=6)
+    clips: int = setting(24, "whole held-out clips on which smoothing is chosen, 0 for none", low=0, high=600, smoke=6)
     kept: float = setting(0.5, "share of the decoder's weights that stay as they were", low=0.0, high=0.99)
     tower_rank: int = setting(0, "rank of the tower's low-rank adapter; 0: the tower stays as it is", low=0, high=256)
     tower_steps: int = setting(700, "steps that train the adapter", low=1, high=1_000_000, smoke=2)

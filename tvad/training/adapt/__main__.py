@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--steps", type=int, default=own.steps)
     add("--composites", type=int, default=own.composites, help="frame pairs with simulated actors")
     add("--gaps", type=int, nargs="+", default=(), help="frames between the two of a pair; default: by the people's pace")
+    add("--clips", type=int, default=own.clips, help="whole held-out clips on which smoothing is chosen, 0 for none "
+        f"(default: {own.clips})")
     add("--oneclass", type=float, default=own.fusion.oneclass, help="weight of the one-class score, 0: off")
     add("--levels", choices=("place", "none"), default=own.fusion.levels, help="heat by place, or as the decoder gives it")
     add("--kept", type=float, default=own.kept, help="share of the decoder's old weights in the new ones "
@@ -44,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         gaps = tuple(given.gaps)
         config = AdaptConfig(seed=given.seed, steps=given.steps, composites=given.composites, gaps=gaps,
                              oneclass=given.oneclass > 0, kept=given.kept, tower_rank=given.tower_rank,
-                             tower_steps=given.tower_steps, fusion=Fusion(given.levels, given.oneclass, gaps))
+                             tower_steps=given.tower_steps, clips=given.clips,
+                             fusion=Fusion(given.levels, given.oneclass, gaps))
         ahd = given.ahd or root / "runs" / "tiny" / "phase1" / "ahd.safetensors"
         if not ahd.is_file():
             raise CheckpointError(f"{ahd}: no decoder to start from; run: make reproduce (or give --ahd, the "
