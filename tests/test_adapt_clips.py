@@ -11,10 +11,11 @@ from training_fakes import fake_model, toy_clips
 
 import tvad.training.adapt.run as run
 from tvad.adaptation.detector import AdaptedDetector
-from tvad.adaptation.evidence import Calibration, Fusion, Levels, blurred, squash, unsquash
+from tvad.adaptation.evidence import Calibration, Fusion, Levels, blurred, squash
 from tvad.detection import Scoring, top_mean
 from tvad.errors import ParameterError
 from tvad.metrics.frame import micro_auc, smooth
+from tvad.scenes.composite import crowd
 from tvad.scenes.composite.compose import ORDINARY_ALONE, Compositor
 from tvad.scenes.composite.survey import survey
 from tvad.training.adapt import AdaptConfig, adapt
@@ -93,6 +94,11 @@ def test_a_clip_shows_people_who_go_on_walking(compositor, footage):
     np.testing.assert_array_equal(alone.frames, again.frames)
 
 
+def test_an_unknown_kind_is_refused(compositor, footage):
+    with pytest.raises(ParameterError, match="event 'flying' is unknown; give one of car, bicycle"):
+        compositor.clip(footage, [0, 2], seed=0, kind="flying")
+
+
 def test_an_event_is_labelled_where_it_is_seen(compositor, footage):
     shares = []
     for seed in range(6):
@@ -101,6 +107,14 @@ def test_an_event_is_labelled_where_it_is_seen(compositor, footage):
         np.testing.assert_array_equal(clip.labels, seen)
         shares.append(clip.labels.mean())
     assert 0.1 < np.mean(shares) < 0.95 and max(shares) > 0.2
+
+
+def test_a_scene_whose_event_finds_no_place_has_ordinary_people_alone(compositor, monkeypatch):
+    def none(*_):
+        raise ValueError("no path is in view")
+    monkeypatch.setattr(crowd, "_MAKERS", {"running": none})
+    cast = crowd.scene(compositor.site, np.random.default_rng(2), kind="running", duration=5.0, people=1.5)
+    assert cast and {kind for _, kind in cast} == {""}
 
 
 def test_what_a_detector_saw_lies_beside_what_was_shown(compositor, footage):
@@ -114,7 +128,7 @@ def test_what_a_detector_saw_lies_beside_what_was_shown(compositor, footage):
     inner, one = compositor.clip, Compositor(compositor.site)
     one.clip, own.parts = clip, lambda pairs, *, fps, gap: {f"heat@{gap}": pairs.astype(np.float32).sum(-1)}
     part = Stretch(footage, 9, 60)
-    clips = watch(own, one, [part], 6, progress=False)
+    clips = watch(own, one, parts=[part], count=6, progress=False)
     starts = windows([part], 1, reach=3, pace=1.0)[0].starts
     assert [each.kind for each in clips[:2]] == ["", ORDINARY_ALONE] and len({each.kind for each in clips}) == 6
     for each, pictures in zip(clips, shown.values()):
@@ -123,14 +137,16 @@ def test_what_a_detector_saw_lies_beside_what_was_shown(compositor, footage):
             np.testing.assert_array_equal(each.parts[f"heat@{gap}"], np.array(wanted, np.float32).sum(-1))
         np.testing.assert_array_equal(each.masks, [pictures[start][1] > 0 for start in starts[::3]])
         assert len(each.labels) == len(starts)
-    assert any(each.labels.any() for each in clips) and watch(own, one, [Stretch(footage, 0, 12)], 6, progress=False) == []
+    assert any(each.labels.any() for each in clips)
+    assert watch(own, one, parts=[Stretch(footage, 0, 12)], count=6, progress=False) == []
 
 
 def test_smoothing_is_what_ranks_clips_best():
     clips, own = watched(KINDS), detector()
     found = choose(clips, own)
     assert found.sigma > 0 and found.blur[0] > 0
-    raw, labels = [top_mean(clip.parts["heat@2"], 0.02) for clip in clips], [clip.labels for clip in clips]
+    raw = [squash(top_mean(clip.parts["heat@2"], 0.02), own.calibration) for clip in clips]
+    labels = [clip.labels for clip in clips]
     reached = {sigma: micro_auc(smooth(raw, sigma / 2), labels) for sigma in (0.0, found.sigma)}    # pairs, two frames each
     assert reached[found.sigma] > reached[0.0]
     assert found.figures["micro_auc"][f"{found.sigma:g}"] == round(reached[found.sigma], 4)
@@ -150,7 +166,7 @@ def test_what_gains_nothing_is_not_taken():
     assert found.sigma > 0 and found.blur == (0.0, 0.0) and not found.figures["pixel_auroc"]
 
 
-def test_the_detector_takes_what_was_chosen_on_a_scale_of_its_own():
+def test_the_detector_takes_what_was_chosen_on_a_scale_of_its_own(tmp_path):
     own, clips = detector(), watched(KINDS)
     made = Assembly(own, {}, {"heat": own})
     found = json.loads(json.dumps(judged(made, clips, fps=10.0, tempo=1.0)))
@@ -159,14 +175,41 @@ def test_the_detector_takes_what_was_chosen_on_a_scale_of_its_own():
     assert after.detector.scoring.sigma == found["sigma"] and after.detector.fingerprint != own.fingerprint
     bare = [clip.parts["heat@2"] for clip in clips if not clip.kind]
     steady = [blurred(maps, tuple(found["blur"])) for maps in bare]
-    moved = np.quantile(np.concatenate(steady), 0.999) - np.quantile(np.concatenate(bare), 0.999)
-    assert moved < -0.5 and after.detector.calibration.zero == pytest.approx(2.0 + moved, abs=1e-4)
-    raw = unsquash(0.6, own.calibration)            # scores are not those of smoothed maps: an alarm stays an alarm
-    assert squash(raw, after.detector.calibration) == pytest.approx(after.detector.calibration.frame, abs=1e-5)
-    assert squash(raw, own.calibration) == pytest.approx(0.6)
+    spread = [np.diff(np.quantile(np.concatenate(maps), (0.5, 0.999)))[0] for maps in (bare, steady)]
+    scale, heat = after.detector.calibration, after.detector.calibration.of_heat(after.detector.fusion.blur)
+    assert (scale.zero, scale.unit, scale.frame) == (2.0, 0.5, 0.6)     # scores are those of maps that are not smoothed
+    assert heat.unit == pytest.approx(0.5 * spread[1] / spread[0], rel=1e-4) and heat.unit < 0.4
+    middles = [np.median(np.concatenate(maps)) for maps in (bare, steady)]
+    assert heat.zero - 2 * heat.unit == pytest.approx(1.0 + middles[1] - middles[0])
+    assert scale.of_heat((0.0, 0.0)) is scale
+    loaded = Calibration.load(scale.save(tmp_path / "levels.safetensors"))
+    assert loaded.steady == pytest.approx(scale.steady)
     assert settled(made, {}).detector is own and judged(made, [], fps=10.0, tempo=1.0) == {}
-    sharp = settled(made, {**found, "blur": [0.0, 0.0], "levels": {"": [0.0, 0.0], "heat": [0.0, 0.0]}})
-    assert sharp.detector.calibration == own.calibration
+
+
+@pytest.mark.parametrize("flicker", [1.0, 2.0, 4.0])
+def test_clips_busier_than_the_pairs_do_not_make_everything_an_alarm(flicker):
+    rng = np.random.default_rng(3)
+    pairs = rng.normal(0, 1, (300, 6, 9)).astype(np.float32)
+    zero = float(np.quantile(pairs, 0.999))
+    own = replace(detector(), calibration=Calibration({"heat@2": FLAT}, zero=zero, unit=0.5 * zero, frame=0.9))
+    made = Assembly(own, {}, {})
+    after = settled(made, judged(made, watched(KINDS, flicker=flicker), fps=10.0, tempo=1.0))
+    blur = after.detector.fusion.blur
+    assert any(blur)
+    calm = squash(blurred(pairs, blur), after.detector.calibration.of_heat(blur))
+    assert (calm > 0.5).mean() < 0.02 and np.median(calm) < 0.25
+
+
+def test_smoothing_is_chosen_on_scores_as_the_detector_makes_them():
+    clips, own = watched(KINDS, seed=1), detector()
+    for clip in clips:      # a few pairs that burn: squashed, they weigh no more than others
+        hot = np.random.default_rng(len(clip.kind)).random(60) < 0.04
+        clip.parts["heat@2"][hot] += 40
+    found = choose(clips, own)
+    scores = [squash(top_mean(clip.parts["heat@2"], 0.02), own.calibration) for clip in clips]
+    reached = micro_auc(smooth(scores, found.sigma / 2), [clip.labels for clip in clips])
+    assert found.figures["micro_auc"][f"{found.sigma:g}"] == round(reached, 4)
 
 
 def test_heatmaps_are_smoothed_and_scores_are_not():
@@ -177,6 +220,10 @@ def test_heatmaps_are_smoothed_and_scores_are_not():
     odds = np.concatenate([plain.parts(clip.take([min(start, 17), min(start, 17) + 2])[None], gap=2)["heat@2"]
                            for start in range(0, 20, 2)])
     np.testing.assert_allclose(other.heatmap[::2], squash(blurred(odds, (1.0, 0.7)), smoothed.calibration), atol=2e-3)
+    steady = replace(smoothed, calibration=replace(smoothed.calibration, steady=(1.0, 0.25)))
+    np.testing.assert_array_equal(steady.detect(clip).raw_scores, one.raw_scores)
+    np.testing.assert_allclose(steady.detect(clip).heatmap[::2],
+                               squash(blurred(odds, (1.0, 0.7)), Calibration({}, zero=1.0, unit=0.25)), atol=2e-3)
     assert np.abs(np.diff(other.heatmap[::2], axis=0)).mean() < np.abs(np.diff(one.heatmap[::2], axis=0)).mean()
     for wrong in ((1.0,), (-1.0, 0.0), (float("nan"), 0.0)):
         with pytest.raises(ParameterError, match="blur .* must be two numbers from 0"):
@@ -194,13 +241,13 @@ def test_an_adaptation_watches_once_and_says_what_it_chose(tmp_path, monkeypatch
     first, second = make(SMALL), make(SMALL)
     assert calls == [1] and second.detector.fingerprint == first.detector.fingerprint
     found = first.report["clips"]
-    assert found["figures"]["clips"] == 6 and first.detector.fusion.blur == tuple(found["blur"])
+    assert found["figures"]["clips"] == 8 and first.detector.fusion.blur == tuple(found["blur"])
     assert first.detector.scoring.sigma == found["sigma"]
-    assert "6 whole held-out clips" in (tmp_path / "out" / "report.txt").read_text()
+    assert "8 whole held-out clips" in (tmp_path / "out" / "report.txt").read_text()
     loaded = AdaptedDetector.load(tmp_path / "out", model.backbone, prototypes=model.prototypes)
     assert loaded.fusion == first.detector.fusion
     without = make(replace(SMALL, clips=0))
     assert calls == [1] and without.detector.fingerprint == first.plain.fingerprint and not without.report["clips"]
-    assert "no event was seen in whole held-out clips" in (tmp_path / "out" / "report.txt").read_text()
+    assert "say nothing of smoothing (none were asked for)" in (tmp_path / "out" / "report.txt").read_text()
     banked = make(replace(SMALL, oneclass=True))        # other choices of evidence, the same training
     assert calls == [1, 1] and "oneclass alone" in banked.choices and banked.report["key"] == without.report["key"]

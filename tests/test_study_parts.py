@@ -177,7 +177,7 @@ def test_a_control_keeps_its_tower_and_the_frozen_row_is_of_the_frozen_detector(
     class Weights:
         decoder: str
         scoring: Scoring
-        blur: int = 1
+        fusion: Fusion = Fusion(blur=(1.0, 0.0))
 
     ranks, stops = [], []
 
@@ -189,7 +189,7 @@ def test_a_control_keeps_its_tower_and_the_frozen_row_is_of_the_frozen_detector(
             one = Weights(name, Scoring(sigma=17.0, top_fraction=0.004))
             return SimpleNamespace(detector=one, choices=dict.fromkeys(camera.PARTS.values(), one), seconds=1.0,
                                    report={"best": {}}, frozen=None,
-                                   plain=replace(one, scoring=replace(one.scoring, sigma=20.0), blur=0))
+                                   plain=replace(one, scoring=replace(one.scoring, sigma=20.0), fusion=Fusion()))
         result = made("tower")
         result.frozen = made("frozen") if config.tower_rank else None
         return result
@@ -205,7 +205,7 @@ def test_a_control_keeps_its_tower_and_the_frozen_row_is_of_the_frozen_detector(
     assert {name for name, one in found["full"].items() if one.scoring.top_fraction == 0.01} == {"adapted-top-percent"}
     assert {name for name, one in found["full"].items() if one.scoring.thresholds == camera.THRESHOLDS} == {
         "adapted-five-thresholds"}
-    assert {name for name, one in found["full"].items() if not one.blur} == {camera.PLAIN, camera.UNSTEADY}
+    assert {name for name, one in found["full"].items() if one.fusion.blur == (0.0, 0.0)} == {camera.PLAIN, camera.UNSTEADY}
     assert found["full"][camera.PLAIN].scoring.sigma == 20.0 and found["full"][camera.UNSTEADY].scoring.sigma == 17.0
     assert list(found["control-static"]) == ["adapted-control-static"]
     study.config = replace(study.config, tower_rank=4)

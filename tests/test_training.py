@@ -201,6 +201,8 @@ def test_stale_files_are_pruned_but_never_those_in_use(tmp_path, splits):
     new = pairs_of(splits["train"][:2], tmp_path)
     assert prune(tmp_path, keep=[new], limit_bytes=10**9) == 0
     stale = old.summary()["bytes"]
+    gone = next(tmp_path.glob("*/")) / "gone.safetensors"       # another process deletes it between being listed and asked
+    gone.symlink_to(tmp_path / "nowhere")
     assert prune(tmp_path, keep=[new], limit_bytes=0) == stale
     assert not old.files[0].path.exists() and all(file.path.exists() for file in new.files)
 

@@ -65,7 +65,7 @@ class AdaptedDetector:
         """What decides the scores: backbone, adaptation, fusion, scale and scoring."""
         scale = self.calibration
         return (f"{self.backbone.fingerprint}-{self.key}-{self.fusion}-{scale.zero:.9g}-{scale.unit:.9g}-{scale.frame:.9g}-"
-                f"{self.scoring}")
+                f"{scale.steady}-{self.scoring}")
 
     def save(self, folder: Path | str) -> Path:
         """Write decoder, the tower's adapter where there is one, levels, bank and settings into a folder.
@@ -170,7 +170,7 @@ def detect_all(detectors: Mapping[str, AdaptedDetector], source: Any) -> dict[st
     for title, one in detectors.items():
         maps = np.concatenate(fused[title])
         scores = squash(top_mean(maps, one.scoring.top_fraction), one.calibration)
-        heat = squash(blurred(maps, one.fusion.blur), one.calibration)
+        heat = squash(blurred(maps, one.fusion.blur), one.calibration.of_heat(one.fusion.blur))
         found[title] = finish(name, np.repeat(scores, step)[:count], np.repeat(heat, step, axis=0)[:count], size=size,
                               scoring=one.scoring)
     return found

@@ -7,7 +7,7 @@ scores, as of log-likelihoods).  The result is squashed to 0..1 by u / (1 + |u|)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -80,11 +80,19 @@ class Fusion:
 class Calibration:
     """Levels of every part of evidence at every gap, e.g. ``"heat@1"``, and where 0.5 lies: ``zero`` is the level that one
     normal patch in a thousand passes, ``unit`` how far the squashing goes linearly.  ``frame``: the score, 0..1, that one
-    held-out normal pair in a hundred passes; a score is a mean of few patches, the hottest, so it lies above 0.5."""
+    held-out normal pair in a hundred passes; a score is a mean of few patches, the hottest, so it lies above 0.5.
+    ``steady``: ``zero`` and ``unit`` of heatmaps that are smoothed, None for the same."""
     levels: Mapping[str, Levels]
     zero: float = 0.0
     unit: float = 1.0
     frame: float = 0.5
+    steady: tuple[float, float] | None = None
+
+    def of_heat(self, blur: tuple[float, float]) -> Calibration:
+        """The scale of heatmaps smoothed by ``blur``; scores keep their own."""
+        if not any(blur) or self.steady is None:
+            return self
+        return replace(self, zero=self.steady[0], unit=self.steady[1], steady=None)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -96,7 +104,7 @@ class Calibration:
         state = {f"{name}.{part}": torch.from_numpy(np.asarray(getattr(level, part)))
                  for name, level in self.levels.items() for part in ("middle", "spread")}
         return write_weights(path, state, {"kind": "levels", "zero": self.zero, "unit": self.unit,
-                                           "frame": self.frame})
+                                           "frame": self.frame, **({"steady": list(self.steady)} if self.steady else {})})
 
     @classmethod
     def load(cls, path: Path | str) -> Calibration:
@@ -106,7 +114,8 @@ class Calibration:
             raise CheckpointError(f"{path}: no levels of a camera; adapt again: make adapt VIDEO=…")
         names = sorted({key.rpartition(".")[0] for key in state})
         return cls({name: Levels(state[f"{name}.middle"].numpy(), state[f"{name}.spread"].numpy()) for name in names},
-                   float(record["zero"]), float(record["unit"]), float(record.get("frame", 0.5)))
+                   float(record["zero"]), float(record["unit"]), float(record.get("frame", 0.5)),
+                   tuple(record["steady"]) if "steady" in record else None)
 
 
 def log_odds(decoder: AnomalyHeatmapDecoder, taps: Sequence[Float[Tensor, "n h w c"]],
@@ -141,9 +150,3 @@ def squash(values: Float[np.ndarray, "*s"], calibration: Calibration) -> Float32
     """To 0..1, 0.5 at ``calibration.zero``."""
     u = (np.asarray(values, np.float64) - calibration.zero) / calibration.unit
     return (0.5 * (1 + u / (1 + np.abs(u)))).astype(np.float32)
-
-
-def unsquash(value: float, calibration: Calibration) -> float:
-    """What :func:`squash` makes ``value`` of; between 0 and 1, both excluded."""
-    signed = 2 * value - 1
-    return calibration.zero + calibration.unit * signed / (1 - abs(signed))

@@ -67,7 +67,7 @@ FULL = ("simulated-only", DEFAULT, FROZEN, PLAIN, UNSTEADY, *SCORED, *PARTS)
 # Adaptations of their own: of the trained tower, by what is changed, and of the controls' towers.
 CHANGED: Mapping[str, Mapping[str, Any]] = {"adapted-all-new": {"kept": 0.0}, "adapted-native-size": {"zooms": (1.0,)},
                                             TOWER: {"tower_rank": RANK}}
-# Nothing is trained: the camera's view and scale alone are found, which needs few pairs; by the tower that sees.
+# Nothing is trained: the camera's view, scale and smoothing are found; by the tower that sees.
 VIEWED: Mapping[str, str] = {"matched-view": "full", "matched-view-control-random-tower": "control-random-tower"}
 ADAPTATIONS = ("full", *CHANGED, *CONTROLS, *VIEWED)
 VARIANTS = (*FULL, *CHANGED, *(f"adapted-{name}" for name in CONTROLS), *VIEWED)
@@ -176,10 +176,12 @@ class CameraStudy:
             return {self.variants(name)[0]: result.detector}
         chosen = result.detector
         found = {DEFAULT: chosen, FROZEN: (result.frozen or result).detector, PLAIN: result.plain,
-                 UNSTEADY: replace(result.plain, scoring=chosen.scoring),
+                 UNSTEADY: replace(chosen, fusion=replace(chosen.fusion, blur=(0.0, 0.0))),
                  **{variant: result.choices[title] for variant, title in PARTS.items()}}
         for variant, names in SCORED.items():
             scoring = replace(chosen.scoring, **{each: getattr(model.scoring, each) for each in names})
+            if "sigma" in names:
+                scoring = replace(scoring, chosen_on=model.scoring.chosen_on)
             if "min_area" in names:
                 scoring = replace(scoring, thresholds=THRESHOLDS)
             found[variant] = replace(chosen, scoring=scoring)

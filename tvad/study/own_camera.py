@@ -31,6 +31,7 @@ from tvad.evaluation import score_dataset
 from tvad.params import Camera, project_root
 from tvad.record import atomic_write, complete, is_complete, provenance, reopen, write_json
 from tvad.training.adapt import AdaptConfig, AdaptResult, adapt
+from tvad.training.adapt.clips import RULES
 from tvad.training.adapt.loop import hash_of
 from tvad.training.adapt.pairs import source_hash
 
@@ -159,7 +160,7 @@ def _key(model: TVAD, ordinary: Sequence[Any], rehearsal: Sequence[Any], config:
     """Hash of all that decides an adaptation, told without looking at a frame."""
     footage = [[(video.id, video.frames.fingerprint) for video in videos] for videos in (ordinary, rehearsal)]
     facts = [asdict(config), footage, model.backbone.fingerprint, str(getattr(model.backbone, "dtype", "")), model.scoring,
-             source_hash(), model.prototypes.float().cpu().numpy().tobytes()]
+             source_hash(), RULES, model.prototypes.float().cpu().numpy().tobytes()]
     return hash_of(model.decoder, repr(facts))
 
 

@@ -13,6 +13,7 @@ from tvad.evaluation import evaluate, score_dataset
 from tvad.record import Row, append_rows, read_rows, replace_rows
 from tvad.study.report import Table, table_of
 from tvad.training.adapt import VIEWING, AdaptConfig, match_view
+from tvad.training.adapt.clips import RULES
 
 VIEW, VIEW_ROWS = "matched-view", "view_rows.jsonl"
 
@@ -32,7 +33,7 @@ def match(run: Any, normal: Sequence[Any]) -> Table:
         return Table(f"The view cannot be matched: {error}")
     found = score_dataset(viewed, part.videos, folder / "detections").check().detections
     cell = run.cell(part, viewed.scoring, variant=VIEW)
-    settings = json.dumps([cell.config, asdict(config), sorted(VIEWING.items())])
+    settings = json.dumps([cell.config, asdict(config), sorted(VIEWING.items()), RULES])
     rows = evaluate(found, part.videos, replace(cell, config=hashlib.sha256(settings.encode()).hexdigest()[:12]))
     append_rows(run.folder / VIEW_ROWS, rows)
     replace_rows(run.params.output / "results.jsonl", rows)

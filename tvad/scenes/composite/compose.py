@@ -114,14 +114,18 @@ class Compositor:
         """Frames ``places`` (ascending) of a stretch of footage with people and an event walking through it.
 
         ``kind``: of the event; ``ORDINARY_ALONE`` for people without one, "" for the footage as it is.  Of the mixture,
-        ``people`` counts, with and without an event.
+        ``people`` counts, with and without an event.  Raises :class:`ParameterError` for frames of another size and for
+        an unknown kind.
         """
+        if kind not in ("", ORDINARY_ALONE, *KINDS):
+            raise ParameterError(f"composites: event {kind!r} is unknown; give one of {', '.join(KINDS)}")
         site, back, pictures = self.site, self.background(frames), frames.take(places)
         if not kind:
             return CompositeClip(pictures, np.zeros((len(places), *site.size), np.uint8), np.zeros(len(places), np.uint8))
         rng = np.random.default_rng([seed, 54])
         seconds = (np.asarray(places) - places[0]) / site.fps * site.pace
-        cast = scene(site, rng, "" if kind == ORDINARY_ALONE else kind, float(seconds[-1]), people=self.mixture.people)
+        cast = scene(site, rng, kind="" if kind == ORDINARY_ALONE else kind, duration=float(seconds[-1]),
+                     people=self.mixture.people)
         seeds = [int(value) for value in rng.integers(1, 1 << 20, len(cast))]
         made = [self._paint(rng, self._real(picture, back, place), cast, seeds, float(later))
                 for picture, place, later in zip(pictures, places, seconds)]

@@ -87,7 +87,7 @@ def event(site: Site, rng: np.random.Generator, kind: str) -> list[Pasted]:
     return []
 
 
-def scene(site: Site, rng: np.random.Generator, kind: str, duration: float, *, people: float) -> list[tuple[Pasted, str]]:
+def scene(site: Site, rng: np.random.Generator, *, kind: str, duration: float, people: float) -> list[tuple[Pasted, str]]:
     """Who is about during ``duration`` seconds, each with the name of his event, "" for ordinary people.
 
     ``kind``: of the event, "" for none; ``people``: mean number of groups of ordinary people that come in the time that one

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tvad.adaptation.detector import AdaptedDetector
-from tvad.adaptation.evidence import Calibration, Fusion, Levels, blurred, fuse, squash, unsquash
+from tvad.adaptation.evidence import Calibration, Fusion, Levels, blurred, fuse, squash
 from tvad.adaptation.oneclass import NormalBank
 from tvad.detection import Scoring, top_mean
 from tvad.metrics.frame import micro_auc
@@ -75,44 +75,41 @@ def judged(made: Assembly, clips: Sequence[Watched], *, fps: float, tempo: float
     chosen = choose(clips, made.detector, fps=fps, tempo=tempo)
     if chosen is None:
         return {}
-    found, bare = {**asdict(chosen), "levels": {}}, [clip for clip in clips if not clip.kind]
+    found, bare = {**asdict(chosen), "steady": {}}, [clip for clip in clips if not clip.kind]
     for title, detector in {"": made.detector, **made.choices}.items():
-        scale, shifts = detector.calibration, np.zeros(2)
-        if any(chosen.blur):
-            fused = [fuse(clip.parts, scale, detector.fusion) for clip in bare]
-            before, after = (np.quantile(np.concatenate(maps), (_ALARM, 0.5))
-                             for maps in (fused, [blurred(each, chosen.blur) for each in fused]))
-            shifts = after - before
-        found["levels"][title] = shifts.tolist()
+        fused = [fuse(clip.parts, detector.calibration, detector.fusion) for clip in bare]
+        found["steady"][title] = _steady(detector.calibration, fused, chosen.blur)
     return found
 
 
 def settled(made: Assembly, found: Mapping[str, Any]) -> Assembly:
     """The detectors with what :func:`judged` found.
 
-    Held-out pairs are spread over all footage, the clips are not: what smoothing does to the quantiles of the clips that
-    show nothing pasted is added to those of the pairs.
+    Scores, which are those of maps that are not smoothed, keep their scale.
     """
     if not found:
         return replace(made, plain=made.detector)
 
     def with_it(title: str, detector: AdaptedDetector) -> AdaptedDetector:
-        hot, half = found["levels"][title]
         told = f"{detector.scoring.chosen_on};smoothing on clips of held-out footage with pasted events"
         return replace(detector, fusion=replace(detector.fusion, blur=tuple(found["blur"])),
-                       calibration=_shifted(detector.calibration, hot, half),
+                       calibration=replace(detector.calibration, steady=tuple(found["steady"][title])),
                        scoring=replace(detector.scoring, sigma=found["sigma"], chosen_on=told))
 
     return replace(made, detector=with_it("", made.detector), plain=made.detector, clips=dict(found),
                    choices={title: with_it(title, one) for title, one in made.choices.items()})
 
 
-def _shifted(scale: Calibration, hot: float, half: float) -> Calibration:
-    """A scale whose hot quantile and median moved by these; the score that raises an alarm stays what it was."""
-    if not (hot or half):
-        return scale
-    moved = replace(scale, zero=scale.zero + hot, unit=max(scale.unit + 0.5 * (hot - half), 1e-3))
-    return replace(moved, frame=float(squash(unsquash(scale.frame, scale), moved)))
+def _steady(scale: Calibration, bare: Sequence[np.ndarray], blur: tuple[float, float]) -> tuple[float, float]:
+    """``zero`` and ``unit`` of smoothed heatmaps: the pairs' own, narrowed as smoothing narrows clips with nothing pasted.
+
+    Held-out pairs are spread over all footage and the clips are not, so levels stay the pairs'.
+    """
+    (hot, half), (steady_hot, steady_half) = (np.quantile(np.concatenate(maps), (_ALARM, 0.5))
+                                              for maps in (bare, [blurred(maps, blur) for maps in bare]))
+    middle = scale.zero - 2 * scale.unit + (steady_half - half)      # of the pairs, as ``_calibrated`` has it
+    unit = max(scale.unit * (steady_hot - steady_half) / max(hot - half, 1e-6), 1e-3)
+    return float(middle + 2 * unit), float(unit)
 
 
 def _evidence(decoder: Any, text: Any, device: Any, bank: NormalBank | None,

@@ -7,6 +7,7 @@ camera is needed.
 """
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from jaxtyping import Float32, Int, UInt8
 from tqdm.auto import tqdm
 
 from tvad.adaptation.detector import AdaptedDetector
-from tvad.adaptation.evidence import blurred, fuse
+from tvad.adaptation.evidence import blurred, fuse, squash
 from tvad.cores import on_each_core
 from tvad.detection import SIGMAS, top_mean
 from tvad.metrics.frame import micro_auc, smooth
@@ -30,11 +31,11 @@ BLURS = ((0.0, 0.0), (0.0, 0.7), (1.0, 0.0), (1.0, 0.7), (1.5, 0.7))    # compar
 _STEP = 2           # frames from one pair to the next, as in detection
 _SECONDS = 15.0     # of simulated life in a window, as long as a simulated video
 _PAIRS = (8, 90)    # least and most of a window
-_EVENTS = 4         # clips with an event that a window serves, beside one as it is and one with ordinary people alone
+_EVENTS = 4         # clips with an event for each one as it is and one with ordinary people alone
 _SPARSE = 3         # of so many masks one is kept
 _USUAL_FPS = 10.0   # of the footage that ``SIGMAS`` and ``BLURS`` were made for
 _SEED = 15_485_863  # other actors than those of training and validation
-RULES = (BLURS, SIGMAS, _STEP, _SECONDS, _PAIRS, _EVENTS, _SPARSE, _SEED)     # all that decides a choice beside its data
+RULES = (BLURS, SIGMAS, _STEP, _SECONDS, _PAIRS, _EVENTS, _SPARSE, _USUAL_FPS, _SEED)     # what decides beside the data
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Window:
 class Watched:
     """What the detector saw of one clip of n pairs: its evidence by name (n h w), ``labels`` and every third mask.
 
-    ``kind``: "" for footage as it is, else what was pasted.
+    ``kind``: "" for footage as it is, else what was to be pasted.
     """
     kind: str
     parts: Mapping[str, Float32[np.ndarray, "n h w"]]
@@ -85,13 +86,17 @@ def windows(parts: Sequence[Stretch], count: int, *, reach: int, pace: float) ->
     return [found[place] for place in places]
 
 
-def watch(detector: AdaptedDetector, compositor: Compositor, parts: Sequence[Stretch], count: int, *,
+def watch(detector: AdaptedDetector, compositor: Compositor, *, parts: Sequence[Stretch], count: int,
           progress: bool = True) -> list[Watched]:
-    """``count`` clips, rounded up to six a window, and all evidence of them; none where no stretch has room."""
-    gaps, events = detector.fusion.gaps, compositor.mixture.events
+    """About ``count`` clips, as many of each window, and all evidence of them; none where no stretch has room.
+
+    Raises what ``detector.parts`` and ``compositor.clip`` do.
+    """
+    gaps, events = detector.fusion.gaps, itertools.cycle(compositor.mixture.events)
     chosen = windows(parts, -(-count // (_EVENTS + 2)), reach=max(gaps), pace=compositor.site.pace)
-    kinds = [(window, kind) for number, window in enumerate(chosen) for kind in
-             ("", ORDINARY_ALONE, *(events[(number * _EVENTS + one) % len(events)] for one in range(_EVENTS)))]
+    each = max(3, -(-count // max(1, len(chosen))))
+    kinds = [(window, kind) for window in chosen for kind in
+             ("", ORDINARY_ALONE, *itertools.islice(events, each - 2))]
     device = torch.device(getattr(detector.backbone, "device", "cpu"))
     batch, truth = 4 if device.type == "cpu" else detector.batch, []
 
@@ -130,7 +135,7 @@ def choose(clips: Sequence[Watched], detector: AdaptedDetector, *, fps: float = 
     if not clips or len(np.unique(np.concatenate(labels))) < 2:
         return None
     fused = [fuse(clip.parts, detector.calibration, detector.fusion) for clip in clips]
-    raw = [top_mean(maps, detector.scoring.top_fraction) for maps in fused]
+    raw = [squash(top_mean(maps, detector.scoring.top_fraction), detector.calibration) for maps in fused]
     sigmas = sorted({round(sigma * factor, 1) for sigma in SIGMAS for factor in (fps / _USUAL_FPS, tempo)})
     micro = {sigma: float(micro_auc(smooth(raw, sigma / _STEP), labels)) for sigma in sigmas}
     # The same time at another frame rate is another number of pairs.

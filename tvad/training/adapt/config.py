@@ -28,7 +28,7 @@ class AdaptConfig(Optimization):
     ``oneclass``: make the bank of normal patches, which only evidence that counts it needs.  ``fusion``: evidence of the
     detector left behind.
     ``clips``: whole held-out clips with pasted actors, on which the smoothing of scores and heatmaps is chosen
-    (``clips.py``); rounded up to sixes, 0 for none.
+    (``clips.py``); about as many, 0 for none.
     Scores: ``smoothing`` over time, where no clips choose it, as the model has it in "frames", or with the people's "pace";
     ``spot``: the patches that count are as many as a "person" covers, or the "model"'s share of all.  ``thresholds`` of
     regions, 0.5 being the level that one held-out normal patch in a thousand passes.

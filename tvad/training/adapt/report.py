@@ -60,7 +60,9 @@ def _of_weights(report: Mapping[str, Any]) -> list[str]:
 def _of_clips(report: Mapping[str, Any]) -> list[str]:
     """What whole held-out clips decided."""
     if not (found := report.get("clips")):
-        return ["no event was seen in whole held-out clips: scores are smoothed by the people's pace or as before"]
+        why = "no room, or no event seen" if report["config"]["clips"] else "none were asked for"
+        how = "by the people's pace" if report["config"]["smoothing"] == "pace" else "over as many frames as before"
+        return [f"whole held-out clips say nothing of smoothing ({why}): scores are smoothed {how}"]
     figures, (pairs, patches) = found["figures"], found["blur"]
     reached = [f"{name} {min(values.values()):.4f} to {max(values.values()):.4f}" for name, values in
                (("micro AUC", figures["micro_auc"]), ("pixel AUROC", figures["pixel_auroc"])) if values]

@@ -301,7 +301,7 @@ class _Run:
         seer = replace(first, fusion=Fusion("place", float(first.bank is not None), config.gaps))
 
         def found() -> dict[str, Any]:
-            clips = watch(seer, self.compositor, self.val_parts, config.clips, progress=self.progress)
+            clips = watch(seer, self.compositor, parts=self.val_parts, count=config.clips, progress=self.progress)
             return judged(made, clips, fps=site.fps, tempo=tempo(site.fps, site.pace))
 
         facts = f"{first.fingerprint} {sorted(made.choices)} {config.clips} {RULES}"
