@@ -55,8 +55,7 @@ _REHEARSED = 0.7  # share of rehearsed pairs seen through another camera, as pha
 class AdaptResult:
     """``detector``: ready to use, also on disk in ``folder``; ``report``: what was found and measured; ``seconds``;
     ``choices``: the same weights with each choice of evidence that validation compared; ``plain``: with nothing that whole
-    clips said; ``frozen``: what there was before
-    the tower was adapted, where it was."""
+    clips said; ``frozen``: what there was before the tower was adapted, where it was."""
     detector: AdaptedDetector
     folder: Path
     report: dict[str, Any]
