@@ -152,7 +152,8 @@ def test_smoothing_is_what_ranks_clips_best():
     assert found.figures["micro_auc"][f"{found.sigma:g}"] == round(reached[found.sigma], 4)
     assert found.figures["clips"] == 8 and found.figures["positive_rate"] == pytest.approx(1 / 6, abs=1e-3)
     # at three times the rate the same time is three times as many pairs
-    assert choose(clips, own, fps=30.0).blur[0] in (3.0, 4.5)
+    assert {"1, 0", "3, 0", "4.5, 0.7"} < set(choose(clips, own, fps=30.0).figures["pixel_auroc"])
+    assert list(found.figures["pixel_auroc"]) == ["0, 0", "0, 0.7", "1, 0", "1, 0.7", "1.5, 0.7"]
 
 
 def test_what_gains_nothing_is_not_taken():

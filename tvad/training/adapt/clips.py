@@ -27,7 +27,7 @@ from tvad.metrics.pixel import fitted, pixel_auroc
 from tvad.scenes.composite.compose import ORDINARY_ALONE, Compositor
 from tvad.training.adapt.pairs import Stretch
 
-BLURS = ((0.0, 0.0), (0.0, 0.7), (1.0, 0.0), (1.0, 0.7), (1.5, 0.7))    # compared: over fifths of a second, over patches
+BLURS = ((0.0, 0.0), (0.0, 0.7), (1.0, 0.0), (1.0, 0.7), (1.5, 0.7))    # compared: over pairs, over patches
 _STEP = 2           # frames from one pair to the next, as in detection
 _SECONDS = 15.0     # of simulated life in a window, as long as a simulated video
 _PAIRS = (8, 90)    # least and most of a window
@@ -138,8 +138,8 @@ def choose(clips: Sequence[Watched], detector: AdaptedDetector, *, fps: float = 
     raw = [squash(top_mean(maps, detector.scoring.top_fraction), detector.calibration) for maps in fused]
     sigmas = sorted({round(sigma * factor, 1) for sigma in SIGMAS for factor in (fps / _USUAL_FPS, tempo)})
     micro = {sigma: float(micro_auc(smooth(raw, sigma / _STEP), labels)) for sigma in sigmas}
-    # The same time at another frame rate is another number of pairs.
-    blurs = [(round(over * fps / _USUAL_FPS, 2), about) for over, about in BLURS]
+    # The same time at another frame rate is another number of pairs; a folder of frames has a rate that is only assumed.
+    blurs = sorted({(round(over * factor, 2), about) for over, about in BLURS for factor in (1.0, fps / _USUAL_FPS)})
     masks = [clip.masks for clip in clips]
     pixel = {}
     if any(mask.any() for mask in masks):       # an event may pass between the masks that are kept
