@@ -120,13 +120,16 @@ def test_a_scene_whose_event_finds_no_place_has_ordinary_people_alone(compositor
 def test_what_a_detector_saw_lies_beside_what_was_shown(compositor, footage):
     own, shown = detector(gaps=(2, 3)), {}
 
+    def beside(pairs):
+        return np.concatenate(list(np.moveaxis(np.asarray(pairs, np.float32).sum(-1), 1, 0)), axis=-1)
+
     def clip(frames, places, *, seed, kind):
         made = inner(frames, places, seed=seed, kind=kind)
         shown[seed] = dict(zip(places, zip(made.frames, made.masks)))
         return made
 
     inner, one = compositor.clip, Compositor(compositor.site)
-    one.clip, own.parts = clip, lambda pairs, *, fps, gap: {f"heat@{gap}": pairs.astype(np.float32).sum(-1)}
+    one.clip, own.parts = clip, lambda pairs, *, fps, gap: {f"heat@{gap}": beside(pairs)}
     part = Stretch(footage, 9, 60)
     clips = watch(own, one, parts=[part], count=6, progress=False)
     starts = windows([part], 1, reach=3, pace=1.0)[0].starts
@@ -134,7 +137,7 @@ def test_what_a_detector_saw_lies_beside_what_was_shown(compositor, footage):
     for each, pictures in zip(clips, shown.values()):
         for gap in (2, 3):
             wanted = [[pictures[start][0], pictures[start + gap][0]] for start in starts]
-            np.testing.assert_array_equal(each.parts[f"heat@{gap}"], np.array(wanted, np.float32).sum(-1))
+            np.testing.assert_array_equal(each.parts[f"heat@{gap}"], beside(wanted))
         np.testing.assert_array_equal(each.masks, [pictures[start][1] > 0 for start in starts[::3]])
         assert len(each.labels) == len(starts)
     assert any(each.labels.any() for each in clips)

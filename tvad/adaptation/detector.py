@@ -117,7 +117,7 @@ class AdaptedDetector:
 
     @torch.inference_mode()
     def parts(self, pairs: UInt8[np.ndarray, "n 2 h w 3"], *, fps: float = 1.0,
-              gap: int = 1) -> dict[str, Float32[np.ndarray, "n h w"]]:
+              gap: int = 1) -> dict[str, Float32[np.ndarray, "n gh gw"]]:
         """All evidence of frame pairs, as :func:`fuse` takes it; errors as :meth:`detect`."""
         frames = pairs.reshape(-1, *pairs.shape[2:])
         sight = self.backbone.see(Clip(frames, fps, 0, "pairs"))
@@ -193,7 +193,7 @@ def _evidence(detector: AdaptedDetector, frames: Frames) -> Iterator[dict[str, F
                 found[gap] = frames.take(unique)[back].reshape(len(chosen), 2, *frames.size, 3)
             yield found
 
-    def evidence(pairs: Mapping[int, UInt8[np.ndarray, "n 2 h w 3"]]) -> dict[str, Float32[np.ndarray, "n h w"]]:
+    def evidence(pairs: Mapping[int, UInt8[np.ndarray, "n 2 h w 3"]]) -> dict[str, Float32[np.ndarray, "n gh gw"]]:
         found = [detector.parts(some, fps=frames.fps, gap=gap) for gap, some in pairs.items()]
         return {name: maps for part in found for name, maps in part.items()}
 
