@@ -245,6 +245,7 @@ def test_an_adaptation_watches_once_and_says_what_it_chose(tmp_path, monkeypatch
     first, second = make(SMALL), make(SMALL)
     assert calls == [1] and second.detector.fingerprint == first.detector.fingerprint
     found = first.report["clips"]
+    assert set(found) == {"sigma", "blur", "figures"}
     assert found["figures"]["clips"] == 8 and first.detector.fusion.blur == tuple(found["blur"])
     assert first.detector.scoring.sigma == found["sigma"]
     assert "8 whole held-out clips" in (tmp_path / "out" / "report.txt").read_text()

@@ -148,7 +148,7 @@ def adapt(model: Any, source: Any, *, output_dir: Path | str, config: AdaptConfi
     save_sheet(folder / "composites.png", sheet(made))
     seconds = time.monotonic() - began
     report = {**run.facts(), **facts, "pairs": counted, "options": done.made.options,
-              "clips": {name: value for name, value in done.made.clips.items() if name != "levels"},
+              "clips": {name: value for name, value in done.made.clips.items() if name != "steady"},
                "seconds": {**run.seconds, "all": round(seconds, 1)}, "key": done.made.detector.key}
     write_json(folder / "report.json", report)
     atomic_write(folder / "report.txt", as_text(report), text=True)
